@@ -1,0 +1,1 @@
+//! Why a message was dead-lettered, by name.

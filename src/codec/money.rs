@@ -1,0 +1,1 @@
+//! Decimal strings to minor units and back.

@@ -1,0 +1,1 @@
+//! Card numbers in bytes: found, and blotted out.

@@ -1,0 +1,20 @@
+//! What an operator may set about the HTTP listener.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// The http section of the configuration, resolved.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Bearer token asked of every request but `/livez` and `/ready`; required off loopback. Never logged.
+    pub token: Option<String>,
+    /// Authorizations in work at once; one more is declined `system_unavailable`.
+    pub in_flight_max: usize,
+    /// Open connections; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// How long the head of a request may take to arrive.
+    pub header_timeout: Duration,
+    /// How long the body of a request may take to arrive.
+    pub body_timeout: Duration,
+}

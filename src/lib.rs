@@ -1,0 +1,29 @@
+//! jitauth decides card authorizations in memory and guards them in the store.
+//!
+//! The modules, in the order a request travels:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`broker`] | RabbitMQ: takes deliveries, publishes responses, acks last |
+//! | [`http`] | the other edge: `POST /v1/authorizations`, health, metrics |
+//! | [`codec`] | bytes to domain and back |
+//! | [`pipeline`] | gathers facts, decides in lanes, commits in groups, takes late approvals back |
+//! | [`facts`] | users, cards, limits: memory, then Redis, then the store |
+//! | [`domain`] | the rules themselves; pure |
+//! | [`ledger`] | the store: journal, holds, counters, and the guards that make a wrong approval impossible |
+//! | [`telemetry`] | events, metrics, latency histograms |
+//! | [`config`] | files, environment and flags, resolved into each module's settings |
+//! | [`app`] | the wiring |
+//! | [`cli`] | one file per subcommand |
+//!
+//! A new rule goes into [`domain::rules`], a new reason into [`domain::reason`], a new store beside `ledger::sqlite`, a new
+//! processor beside [`http`]. `ARCHITECTURE.md` tells the life of an authorization.
+
+pub mod broker;
+pub mod codec;
+pub mod domain;
+pub mod facts;
+pub mod http;
+pub mod ledger;
+pub mod pipeline;
+pub mod telemetry;

@@ -1,0 +1,2 @@
+//! jitauth
+fn main() {}
