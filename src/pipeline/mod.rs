@@ -98,3 +98,6 @@ impl Running {
         drop(self.desk.await);
     }
 }
+
+#[cfg(test)]
+mod tests;
