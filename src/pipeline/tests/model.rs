@@ -253,8 +253,12 @@ impl Ledger for Model {
 
 impl FactSource for Model {
     async fn fetch(&self, card: &CardToken) -> Result<Option<CardFile>, FactError> {
-        let mut world = self.0.lock();
-        world.fetches += 1;
-        Ok(world.cards.get(card).cloned())
+        let found = {
+            let mut world = self.0.lock();
+            world.fetches += 1;
+            world.cards.get(card).cloned()
+        };
+        tokio::time::sleep(Duration::from_micros(200)).await;
+        Ok(found)
     }
 }
