@@ -15,6 +15,8 @@ const DIGITS_MAX: usize = 19;
 const DASHED_GROUP_MAX: usize = 6;
 /// JSON in a string in JSON: so many levels of escapes are looked through.
 const ESCAPE_LEVELS: usize = 3;
+/// How often redaction looks again at what it left.
+const REDACTION_ROUNDS: usize = 4;
 /// Longest field name that can be sensitive, with its separators.
 const NAME_BYTES_MAX: usize = 16;
 
@@ -48,15 +50,27 @@ pub fn contains(body: &[u8]) -> bool {
 #[must_use]
 pub fn redact(body: &[u8]) -> Vec<u8> {
     let mut out = body.to_vec();
-    let mut quoted = Quoted::default();
-    let mut at = 0;
-    for span in findings(body) {
-        quoted.pass(&body[at..span.start]);
-        blot(&mut out[span.clone()], quoted.inside);
-        quoted.pass(&body[span.start..span.end]);
-        at = span.end;
+    // Once is enough for everything but bytes made to provoke, where a blot can uncover what was hidden by its neighbour.
+    for _ in 0..REDACTION_ROUNDS {
+        let found = findings(&out);
+        if found.is_empty() {
+            break;
+        }
+        blot_all(&mut out, found);
     }
     out
+}
+
+fn blot_all(bytes: &mut [u8], spans: Vec<Range<usize>>) {
+    let mut quoted = Quoted::default();
+    let mut at = 0;
+    for span in spans {
+        quoted.pass(&bytes[at..span.start]);
+        let inside = quoted.inside;
+        quoted.pass(&bytes[span.clone()]);
+        at = span.end;
+        blot(&mut bytes[span], inside);
+    }
 }
 
 /// Whether there is a card number in a text, escaped or not.
@@ -91,7 +105,8 @@ fn findings(body: &[u8]) -> Vec<Range<usize>> {
     let mut spans: Vec<Range<usize>> = Vec::new();
     each_view(body, &mut |view, origin| {
         let mut found = |span: Range<usize>| {
-            if !view[span.clone()].iter().all(|byte| *byte == b'*') {
+            // Nothing but stars, or the quotes that stand around them, was blotted before.
+            if !view[span.clone()].iter().all(|byte| matches!(byte, b'*' | b'"' | b'\'')) {
                 spans.push(origin.map_or_else(|| span.clone(), |origin| origin[span.start]..origin[span.end]));
             }
         };
@@ -142,7 +157,7 @@ fn unescape(text: &[u8]) -> (Vec<u8>, Vec<usize>) {
                 Some(code) => (u8::try_from(code).unwrap_or(0xff), 6),
                 None => (b'\\', 1),
             },
-            (b'\\', Some(escaped)) => (*escaped, 2),
+            (b'\\', Some(escaped @ (b'"' | b'\\' | b'/'))) => (*escaped, 2),
             (byte, _) => (byte, 1),
         };
         bytes.push(byte);

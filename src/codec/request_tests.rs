@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
