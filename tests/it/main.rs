@@ -1,0 +1,10 @@
+//! The promises, tested from outside on real services: one file per promise, one binary for all.
+//!
+//! `cargo test` runs what needs no service and says what it skipped; `make test` runs everything.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
+
+mod decides_over_amqp;
+mod decides_over_http;
+mod outcomes;
+mod stands_on_its_own_services;
+mod support;
