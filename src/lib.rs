@@ -21,6 +21,7 @@
 
 pub mod broker;
 pub mod codec;
+pub mod config;
 pub mod domain;
 pub mod facts;
 pub mod http;
