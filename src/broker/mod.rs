@@ -3,5 +3,6 @@
 //! **Invariant**: a delivery is acked only after its response, or its dead letter, was confirmed by the broker.
 
 mod settings;
+pub mod topology;
 
 pub use settings::{QueueType, Settings};

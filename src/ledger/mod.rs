@@ -8,8 +8,10 @@
 mod port;
 pub mod postgres;
 pub mod sqlite;
+mod store;
 
 pub use port::{
     AbsentCard, AccountDelta, CardVersion, Commit, CounterClaim, CounterDelta, JournalEntry, Known, Ledger, LedgerError, Outcome,
     Positions, Report, Void, Voided,
 };
+pub use store::StoreError;
