@@ -25,7 +25,9 @@ fn run() -> Result<(), Error> {
     tls.map_err(|_| Error::bug("another TLS provider was installed first"))?;
     let cli = Cli::from_arguments(env::args_os())?;
     let config = cli.config(env::vars_os())?;
-    log::init(&config.log).map_err(Error::bug)?;
+    // Dropped last, so that the last lines get out.
+    let _log = log::init(&config.log)
+        .map_err(|error| Error::new(Exit::Misconfigured, error.to_string(), "set RUST_LOG or log.filter to a filter such as info"))?;
     let runtime = Builder::new_multi_thread().worker_threads(cli::cores().max(WORKERS_MIN)).enable_all().build();
     let runtime = runtime.map_err(|error| {
         Error::new(Exit::Unavailable, format!("no threads can be started: {error}"), "raise the limits on threads and open files")

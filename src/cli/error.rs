@@ -1,5 +1,6 @@
 //! How a command ends.
 
+use super::seed;
 use crate::{app::AppError, config::Problems, ledger::StoreError};
 use std::{
     fmt,
@@ -114,13 +115,26 @@ impl From<AppError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (exit, next) = match &error {
-            StoreError::Unreachable(_) => {
-                (Exit::Unavailable, "see that the store runs where JITAUTH_POSTGRES__URL or JITAUTH_SQLITE__PATH says, and try again")
-            }
-            StoreError::Refused(_) => (Exit::Refused, "give jitauth's user the rights, or the URL the right user and password"),
+            StoreError::Unreachable(_) => (Exit::Unavailable, "see that the directory of JITAUTH_SQLITE__PATH exists, and try again"),
+            StoreError::Refused(_) => (Exit::Refused, "let this user read and write the file of JITAUTH_SQLITE__PATH and its directory"),
             StoreError::Locked { .. } => (Exit::Unavailable, "stop that daemon, or set JITAUTH_SQLITE__PATH to a file of your own"),
-            StoreError::Broken(_) => (Exit::Misconfigured, "restore the store from a backup, or name another one"),
+            StoreError::Broken(_) => (Exit::Misconfigured, "restore the file from a backup, or name another one in JITAUTH_SQLITE__PATH"),
         };
         Self::new(exit, error.to_string(), next)
+    }
+}
+
+impl From<seed::Error> for Error {
+    fn from(error: seed::Error) -> Self {
+        let exit = match &error {
+            seed::Error::Unreachable(_) => Exit::Unavailable,
+            seed::Error::Refused(_) => Exit::Refused,
+            seed::Error::Schema(_) => Exit::Misconfigured,
+            seed::Error::Store(_) | seed::Error::Output(_) => Exit::Failed,
+        };
+        // Its last sentence says what to do.
+        let text = error.to_string();
+        let (what, next) = text.rsplit_once(". ").unwrap_or((&text, "run the same command again"));
+        Self::new(exit, what, next)
     }
 }

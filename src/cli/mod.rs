@@ -15,7 +15,10 @@ mod version;
 
 pub use error::{Error, Exit};
 
-use crate::config::{Config, Flag, Sources};
+use crate::{
+    config::{Config, Flag, Sources, StoreKind},
+    ledger::sqlite::Sqlite,
+};
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use std::{
     collections::BTreeMap,
@@ -114,8 +117,8 @@ impl Cli {
     pub async fn run(self, config: Config) -> Result<(), Error> {
         match self.command {
             Command::Serve => serve::run(config).await,
-            Command::Demo(args) => demo::run(args).await,
-            Command::Seed(args) => seed::run(args, &config).await,
+            Command::Demo(args) => demo::run(&args).await,
+            Command::Seed(args) => Ok(seed::run(&args, &target(&config).await?).await?),
             Command::Migrate => migrate::run(&config).await,
             Command::Topology(command) => topology::run(command, &config).await,
             Command::Version(args) => version::run(args),
@@ -140,6 +143,17 @@ pub(crate) fn say(line: &str) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// The store that `seed` fills. A SQLite file is made and migrated on the way, as `serve` does: there is nothing to set up.
+async fn target(config: &Config) -> Result<seed::Target, Error> {
+    Ok(match config.store {
+        StoreKind::Postgres => seed::Target::Postgres { url: config.postgres.url.clone() },
+        StoreKind::Sqlite => {
+            Sqlite::visit(&config.sqlite).await?.migrate().await?;
+            seed::Target::Sqlite { path: config.sqlite.path.clone() }
+        }
+    })
 }
 
 /// The variables that begin with `JITAUTH_`.

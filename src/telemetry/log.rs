@@ -21,10 +21,15 @@ pub struct Settings {
 }
 
 /// Stands in until the real one is merged.
+#[derive(Debug)]
+pub struct LogGuard;
+
+/// Stands in until the real one is merged.
 ///
 /// # Errors
 /// When another subscriber was installed first.
-pub fn init(settings: &Settings) -> Result<(), String> {
+pub fn init(settings: &Settings) -> Result<LogGuard, String> {
     let filter = tracing_subscriber::EnvFilter::try_new(&settings.filter).map_err(|error| error.to_string())?;
-    tracing_subscriber::fmt().with_env_filter(filter).try_init().map_err(|error| error.to_string())
+    tracing_subscriber::fmt().json().with_env_filter(filter).try_init().map_err(|error| error.to_string())?;
+    Ok(LogGuard)
 }

@@ -1,7 +1,6 @@
 //! Making the database itself.
 
-use super::Settings;
-use crate::ledger::StoreError;
+use super::{Settings, StoreError};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Error, PgConnection, postgres::PgConnectOptions};
 use std::{future::Future, time::Duration};
 use tokio::time::timeout;
@@ -47,12 +46,8 @@ enum Failure {
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Late => Self::Unreachable("no answer from PostgreSQL in time".to_owned()),
-            Failure::Sql(error) => match state(&error).as_deref() {
-                // Classes 28 (who are you) and 42 (you may not).
-                Some(state) if state.starts_with("28") || state.starts_with("42") => Self::Refused(error.to_string()),
-                _ => Self::Unreachable(error.to_string()),
-            },
+            Failure::Late => Self::Unreachable("no answer in time".to_owned()),
+            Failure::Sql(error) => error.into(),
         }
     }
 }

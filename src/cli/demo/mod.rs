@@ -1,4 +1,4 @@
-//! `jitauth demo`.
+//! `jitauth demo`. Stands in until the real one is merged.
 
 use super::Error;
 use clap::Args;
@@ -14,6 +14,10 @@ pub struct DemoArgs {
     pub seconds: u64,
 }
 
-pub(super) async fn run(args: DemoArgs) -> Result<(), Error> {
+/// Runs `jitauth demo`.
+///
+/// # Errors
+/// Always, here.
+pub async fn run(args: &DemoArgs) -> Result<(), Error> {
     Err(Error::bug(format!("a demo of {} s at {}/s is not in this build", args.seconds, args.rate)))
 }
