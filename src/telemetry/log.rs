@@ -19,3 +19,17 @@ pub struct Settings {
     /// A `tracing` filter, such as `info` or `jitauth=debug`. `RUST_LOG` wins over it.
     pub filter: String,
 }
+
+/// Stands in until the real one is merged.
+#[derive(Debug)]
+pub struct LogGuard;
+
+/// Stands in until the real one is merged.
+///
+/// # Errors
+/// When another subscriber was installed first.
+pub fn init(settings: &Settings) -> Result<LogGuard, String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.filter).map_err(|error| error.to_string())?;
+    tracing_subscriber::fmt().json().with_env_filter(filter).try_init().map_err(|error| error.to_string())?;
+    Ok(LogGuard)
+}
