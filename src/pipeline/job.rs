@@ -24,6 +24,12 @@ pub struct Job {
     pub requester: Box<dyn Requester>,
 }
 
+/// Where an edge hands its requests in.
+pub trait Intake: Clone + Send + Sync + 'static {
+    /// Takes a request on. Must not block; the edge bounds how many are under way.
+    fn submit(&self, job: Job);
+}
+
 /// Whoever waits for an answer: a delivery's ticket, an HTTP handler. It is called once, or twice when it hands a fresh approval
 /// back to be [voided](FreshApproval::void).
 pub trait Requester: Send + 'static {
@@ -66,7 +72,7 @@ struct Inner {
 }
 
 /// What the late desk is asked to do.
-pub(super) enum DeskOrder {
+pub(crate) enum DeskOrder {
     /// Take the approval back at `at`, then answer the requester with what stands.
     Void { void: Box<Void>, at: Instant, requester: Option<Box<dyn Requester>> },
     /// List the approval: its fate is unknown.
@@ -74,7 +80,7 @@ pub(super) enum DeskOrder {
 }
 
 impl FreshApproval {
-    pub(super) fn new(void: Void, deadline: Instant, desk: mpsc::Sender<DeskOrder>) -> Self {
+    pub(crate) fn new(void: Void, deadline: Instant, desk: mpsc::Sender<DeskOrder>) -> Self {
         Self { inner: Some(Inner { void, desk }), deadline }
     }
 
