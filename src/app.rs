@@ -1,14 +1,14 @@
 //! The wiring: every part is built on the ones behind it, from the store forward to the edges, and ended the other way round.
 
 use crate::{
-    broker::{self, Broker, topology},
+    broker::{self, Broker, BrokerError, topology},
     config::{Config, StoreKind},
     domain::time::Timestamp,
     facts::{memory::Memory, redis::Redis, tiered::FactTiers},
     http,
     ledger::{SchemaState, Store, StoreError, postgres::Postgres, sqlite::Sqlite},
     pipeline::{self, Pipeline, Running, WallClock},
-    telemetry::{Check, Readiness, Telemetry, events::Dependency},
+    telemetry::{Readiness, Telemetry, events::Dependency, readiness::Check},
 };
 use std::{
     sync::Arc,
@@ -81,7 +81,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 }
 
 async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-    let (telemetry, readiness) = (Telemetry::default(), Readiness::default());
+    let telemetry = config.broker.as_ref().map_or_else(Telemetry::default, |broker| Telemetry::for_queue(&broker.request_queue));
+    let readiness = telemetry.readiness();
     let wall: WallClock = Arc::new(wall_now);
     telemetry.in_flight_limit(config.pipeline.in_flight_max);
 
@@ -144,7 +145,7 @@ impl<S: Store> Parts<S> {
             }
             if let Some(Http { stop, task, .. }) = http {
                 // The server may have ended by itself; then there is nothing to stop.
-                drop(stop.send(()));
+                let _ended_before = stop.send(()).is_err();
                 drop(task.await);
             }
             pipeline.idle().await;
@@ -158,7 +159,11 @@ impl<S: Store> Parts<S> {
         let tally = telemetry.tally();
         tracing::info!(event = "drained", complete = drained.is_ok(), in_flight = watched.in_flight(), %tally, "ended");
         drained.map_err(|_| AppError::DrainTimedOut {
-            what: format!("{} requests were still in flight after {} ms; what was not acked is delivered again", watched.in_flight(), drain_timeout.as_millis()),
+            what: format!(
+                "{} requests were still in flight after {} ms; what was not acked is delivered again",
+                watched.in_flight(),
+                drain_timeout.as_millis()
+            ),
         })
     }
 }
@@ -182,15 +187,17 @@ impl<S: Store> Watch<S> {
             tick.tick().await;
             self.look_at_store(&store).await;
             if let Some((broker, check)) = &broker {
-                let detail = if broker.ready() { "" } else { "not consuming, or not able to publish" };
-                check.set(broker.ready(), detail);
-                self.telemetry.dependency(Dependency::Broker, broker.ready(), detail);
+                let failed = (!broker.ready()).then(|| "not consuming, or not able to publish".to_owned());
+                self.note(check, Dependency::Broker, failed);
             }
             if let Some(redis) = &self.redis {
                 let answer = redis.ping().await;
-                self.telemetry.dependency(Dependency::Redis, answer.is_ok(), &answer.err().map(|error| error.to_string()).unwrap_or_default());
+                self.telemetry.dependency(
+                    Dependency::Redis,
+                    answer.is_ok(),
+                    &answer.err().map(|error| error.to_string()).unwrap_or_default(),
+                );
             }
-            self.telemetry.ready(self.readiness.is_ready());
             if self.readiness.is_ready() && !announced {
                 announced = true;
                 tracing::info!(event = "ready", http = address, "taking requests");
@@ -199,10 +206,16 @@ impl<S: Store> Watch<S> {
     }
 
     async fn look_at_store(&self, check: &Check) {
-        let answer = self.store.ping().await;
-        let detail = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        check.set(answer.is_ok(), &detail);
-        self.telemetry.dependency(Dependency::Store, answer.is_ok(), &detail);
+        let failed = self.store.ping().await.err().map(|error| error.to_string());
+        self.note(check, Dependency::Store, failed);
+    }
+
+    fn note(&self, check: &Check, dependency: Dependency, failed: Option<String>) {
+        self.telemetry.dependency(dependency, failed.is_none(), failed.as_deref().unwrap_or_default());
+        match failed {
+            None => check.pass(),
+            Some(detail) => check.fail(detail),
+        }
     }
 }
 
@@ -278,14 +291,37 @@ fn misconfigured_redis(error: crate::facts::FactError) -> AppError {
     AppError::Misconfigured { what: error.to_string(), next: "mend `redis.url` (JITAUTH_REDIS__URL)".to_owned() }
 }
 
+impl From<BrokerError> for AppError {
+    fn from(error: BrokerError) -> Self {
+        let what = error.to_string();
+        match error {
+            BrokerError::Unreachable(_) => {
+                Self::Unavailable { what, next: "start RabbitMQ, or mend `broker.url` (JITAUTH_BROKER__URL)".to_owned() }
+            }
+            BrokerError::Refused(_) => {
+                Self::Refused { what, next: "mend the user, its password or its permissions on the vhost".to_owned() }
+            }
+            BrokerError::Address | BrokerError::Topology(_) => {
+                Self::Misconfigured { what, next: "mend the broker section of the configuration".to_owned() }
+            }
+        }
+    }
+}
+
 impl From<StoreError> for AppError {
     fn from(error: StoreError) -> Self {
         let what = error.to_string();
         match error {
-            StoreError::Unreachable(_) => Self::Unavailable { what, next: "start the store, or mend its URL or path".to_owned() },
-            StoreError::Locked { .. } => Self::Unavailable { what, next: "stop that daemon, or give this one its own `sqlite.path`".to_owned() },
+            StoreError::Unreachable(_) => {
+                Self::Unavailable { what, next: "start the store, or mend JITAUTH_POSTGRES__URL or JITAUTH_SQLITE__PATH".to_owned() }
+            }
+            StoreError::Locked { .. } => {
+                Self::Unavailable { what, next: "stop that daemon, or give this one its own `sqlite.path`".to_owned() }
+            }
             StoreError::Refused(_) => Self::Refused { what, next: "mend the user's password or permissions".to_owned() },
-            StoreError::Broken(_) => Self::Misconfigured { what, next: "restore the store from a backup, or migrate a fresh one".to_owned() },
+            StoreError::Broken(_) => {
+                Self::Misconfigured { what, next: "restore the store from a backup, or migrate a fresh one".to_owned() }
+            }
         }
     }
 }

@@ -114,13 +114,7 @@ impl From<AppError> for Error {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        let (exit, next) = match &error {
-            StoreError::Unreachable(_) => (Exit::Unavailable, "see that the directory of JITAUTH_SQLITE__PATH exists, and try again"),
-            StoreError::Refused(_) => (Exit::Refused, "let this user read and write the file of JITAUTH_SQLITE__PATH and its directory"),
-            StoreError::Locked { .. } => (Exit::Unavailable, "stop that daemon, or set JITAUTH_SQLITE__PATH to a file of your own"),
-            StoreError::Broken(_) => (Exit::Misconfigured, "restore the file from a backup, or name another one in JITAUTH_SQLITE__PATH"),
-        };
-        Self::new(exit, error.to_string(), next)
+        AppError::from(error).into()
     }
 }
 

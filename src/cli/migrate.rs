@@ -1,10 +1,10 @@
 //! `jitauth migrate`: the store's schema, created or brought up to date.
 
-use super::{Error, Exit, say};
+use super::{Error, say};
 use crate::{
     config::{Config, StoreKind},
     ledger::{
-        postgres::{self, Postgres, StoreError},
+        postgres::{self, Postgres},
         sqlite::Sqlite,
     },
 };
@@ -26,18 +26,5 @@ pub(super) async fn run(config: &Config) -> Result<(), Error> {
     match config.broker {
         Some(_) => say("next: jitauth topology apply, jitauth seed, jitauth serve"),
         None => say("next: jitauth seed, jitauth serve"),
-    }
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
-        let (exit, next) = match &error {
-            StoreError::Unreachable(_) => (Exit::Unavailable, "see that PostgreSQL runs where JITAUTH_POSTGRES__URL says, and try again"),
-            StoreError::Refused(_) => {
-                (Exit::Refused, "see that user, password and database of JITAUTH_POSTGRES__URL exist and have the rights, and try again")
-            }
-            StoreError::Failed(_) => (Exit::Misconfigured, "compare this binary with the one that migrated last, or name another database"),
-        };
-        Self::new(exit, error.to_string(), next)
     }
 }

@@ -13,6 +13,6 @@ mod store;
 
 pub use port::{
     AbsentCard, AccountDelta, CardVersion, Commit, CounterClaim, CounterDelta, JournalEntry, Known, Ledger, LedgerError, Outcome,
-    Positions, Report, Void, Voided,
+    Positions, Report, Store, Void, Voided,
 };
 pub use store::{SchemaState, StoreError};

@@ -47,6 +47,33 @@ struct Inner {
     shed_trouble: Throttle,
 }
 
+/// Counts of a daemon's life. Decisions and replays are those of both edges, the rest are deliveries of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Decisions made.
+    pub decided: u64,
+    /// Requests answered from the journal, conflicts included.
+    pub replayed: u64,
+    /// Deliveries taken.
+    pub received: u64,
+    /// Deliveries acknowledged after their response was confirmed.
+    pub answered: u64,
+    /// Deliveries acknowledged after their dead letter was confirmed.
+    pub dead_lettered: u64,
+    /// Deliveries left for the broker to deliver again.
+    pub returned: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { decided, replayed, received, answered, dead_lettered, returned } = self;
+        write!(
+            f,
+            "decided={decided} replayed={replayed} received={received} answered={answered} dead_lettered={dead_lettered} returned={returned}"
+        )
+    }
+}
+
 impl Default for Telemetry {
     fn default() -> Self {
         Self::for_queue(DEFAULT_QUEUE)
@@ -125,6 +152,21 @@ impl Telemetry {
     /// Reasons that messages may be dead-lettered for, to be shown from the start.
     pub fn dead_letter_reasons(&self, reasons: &[&'static str]) {
         reasons.iter().for_each(|reason| self.metrics().count_dead_letters(reason, 0));
+    }
+
+    /// What became of everything so far: the last line of a drain.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let metrics = self.metrics();
+        let settled = |settlement: Settlement| metrics.settled.get(settlement as usize);
+        Tally {
+            decided: metrics.authorizations.total(),
+            replayed: metrics.duplicates.total(),
+            received: metrics.received.total(),
+            answered: settled(Settlement::Answered),
+            dead_lettered: settled(Settlement::DeadLettered),
+            returned: settled(Settlement::Returned),
+        }
     }
 
     /// A request was decided and its answer handed to the edge. `spans` needs no [`Span::Total`]. Counts one authorization; so do

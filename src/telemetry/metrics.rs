@@ -97,6 +97,14 @@ impl Table {
         self.add(row, 1);
     }
 
+    pub(super) fn total(&self) -> u64 {
+        self.rows.iter().map(|(_, cell)| cell.load(Relaxed)).sum()
+    }
+
+    pub(super) fn get(&self, row: usize) -> u64 {
+        self.rows.get(row).map_or(0, |(_, cell)| cell.load(Relaxed))
+    }
+
     /// Sets a gauge; `None` comes back when it was not in use before.
     pub(super) fn set(&self, row: usize, value: u64) -> Option<u64> {
         let before = self.rows.get(row)?.1.swap(value, Relaxed);

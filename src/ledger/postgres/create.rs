@@ -1,6 +1,7 @@
 //! Making the database itself.
 
-use super::{Settings, StoreError};
+use super::Settings;
+use crate::ledger::StoreError;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Error, PgConnection, postgres::PgConnectOptions};
 use std::{future::Future, time::Duration};
 use tokio::time::timeout;

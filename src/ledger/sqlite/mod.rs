@@ -25,7 +25,10 @@ use self::{
     error::{store_error, transient_facts},
     lock::DaemonLock,
 };
-use super::store::{SchemaState, StoreError};
+use super::{
+    Store,
+    store::{SchemaState, StoreError},
+};
 use crate::{
     domain::{facts::CardFile, ids::CardToken},
     facts::{FactError, FactSource},
@@ -132,6 +135,28 @@ impl Sqlite {
         self.door.close(writer).await;
         let (stated, pages) = (stated.map_err(|error| store_error(&error))?, pages.map_err(|error| store_error(&error))?);
         Ok(format!("{stated} wal_autocheckpoint={pages}"))
+    }
+}
+
+impl Store for Sqlite {
+    type Ledger = SqliteLedger;
+    const NAME: &'static str = "sqlite";
+
+    fn ledger(&self) -> SqliteLedger {
+        self.ledger()
+    }
+
+    async fn schema(&self) -> Result<SchemaState, StoreError> {
+        self.schema().await
+    }
+
+    async fn durability(&self) -> Result<String, StoreError> {
+        self.durability().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("select 1").execute(&self.readers).await.map_err(|error| store_error(&error))?;
+        Ok(())
     }
 }
 
