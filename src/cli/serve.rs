@@ -76,7 +76,13 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::{pending, ready};
+    use std::{
+        future::{pending, ready},
+        time::Duration,
+    };
+    use tokio::time::timeout;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     /// What a daemon does once it is asked to drain.
     #[derive(Clone, Copy, Debug)]
@@ -89,7 +95,7 @@ mod tests {
     }
 
     fn check(drains: Drains, signals: usize, expected: Option<Exit>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let Ok(runtime) = runtime else { panic!("no runtime") };
         let (drain, asked) = oneshot::channel();
         let app = async move {
@@ -113,7 +119,8 @@ mod tests {
             left -= 1;
             ready("SIGTERM").await
         };
-        let ended = runtime.block_on(supervise(app, drain, signal));
+        let ended = runtime.block_on(async { timeout(PATIENCE, supervise(app, drain, signal)).await });
+        let Ok(ended) = ended else { panic!("{drains:?} after {signals} signals does not end") };
         assert_eq!(ended.err().map(|error| error.exit()), expected, "{drains:?} after {signals} signals");
     }
 
