@@ -75,8 +75,8 @@ impl Draft {
         let mut charges = Vec::new();
         for key in charged(&file) {
             let (before, added) = (self.used.get(&key).copied().unwrap_or_default(), self.added.entry(key).or_default());
-            let (amounts, counts) = (before.amount + added.amount, before.count + added.count);
-            charges.push((key.limit.0, key.scope, key.window, amounts, amounts + amount, counts, counts + 1));
+            let (amounts, counts) = (before.amount.saturating_add(added.amount), before.count + added.count);
+            charges.push((key.limit.0, key.scope, key.window, amounts, amounts.saturating_add(amount), counts, counts + 1));
             (added.amount, added.count) = (added.amount + amount, added.count + 1);
         }
         *self.held.entry(file.card.account.id).or_default() += amount;

@@ -31,7 +31,7 @@ pub(crate) async fn a_decision_on_stale_facts_is_refused_in_both_directions<F: F
         ("update limits set cap_amount = 90000 where id = 20", &[2], false),
         ("update limits set cap_amount = 110000 where id = 20", &[2], false),
         ("update limits set filter = '{\"mccs\":{\"only\":[\"5411\"]}}' where id = 21", &[3, 4], false),
-        ("update limits set owner = 'user', owner_id = 1 where id = 22", all, false),
+        ("update limits set owner = 'user', owner_id = 1 where id = 22", &[1, 2, 4], false),
         ("update limits set cap_count = 1 where id = 23", &[], true),
         ("update limits set owner = 'card', owner_id = 3 where id = 23", &[3], true),
         ("delete from limits where id = 20", &[2], false),

@@ -143,7 +143,8 @@ impl Position for View<'_> {
 /// A lane in small: decides with the real rules on its own copies, and learns from what a commit returns.
 struct Lane<L, S> {
     chance: StdRng,
-    salt: String,
+    /// Lane and attempt: no two attempts give the same bytes.
+    salt: (u64, u64),
     ledger: L,
     facts: S,
     files: HashMap<&'static str, Option<CardFile>>,
@@ -154,7 +155,7 @@ struct Lane<L, S> {
 
 impl<L: Ledger, S: FactSource> Lane<L, S> {
     fn new(seed: u64, ledger: L, facts: S, sent: Sent) -> Self {
-        let (chance, salt) = (StdRng::seed_from_u64(seed), format!("lane-{seed}"));
+        let (chance, salt) = (StdRng::seed_from_u64(seed), (seed, 0));
         Self { chance, salt, ledger, facts, files: HashMap::new(), book: Book::default(), sent, tally: Tally::default() }
     }
 
@@ -183,6 +184,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         for (card, _) in &*batch {
             self.learn(card, false).await;
         }
+        self.salt.1 += 1;
         let (group, book) = self.decide(batch);
         match self.ledger.commit(&group, true).await {
             Ok(Outcome::Committed) => {
@@ -234,7 +236,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         }
         let mut group = draft.close();
         for entry in &mut group.journal {
-            entry.response = response(entry.id.as_str(), entry.decision, &self.salt).into();
+            entry.response = self.response(entry.id.as_str(), entry.decision).into();
         }
         (group, book)
     }
@@ -272,7 +274,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
                 held: entry.held,
                 counters: charges.into_iter().map(key).collect(),
                 response: entry.response.clone(),
-                decline: response(entry.id.as_str(), Decision::Declined, &self.salt).into(),
+                decline: self.response(entry.id.as_str(), Decision::Declined).into(),
                 reason: Reason::DeadlineExceeded,
             };
             match self.ledger.void(&void).await {
@@ -287,6 +289,10 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
                 Err(error) => panic!("{error}"),
             }
         }
+    }
+
+    fn response(&self, id: &str, decision: Decision) -> Vec<u8> {
+        response(id, decision, &format!("{:?}", self.salt))
     }
 
     fn send(&self, id: &str, bytes: &[u8]) {
