@@ -5,6 +5,7 @@
 
 mod decides_over_amqp;
 mod decides_over_http;
+mod ledger_conforms;
 mod outcomes;
 mod stands_on_its_own_services;
 mod support;

@@ -64,7 +64,7 @@ commit",
 /// responses, ids; cards; absent tokens; programs; journal; cards, counters, counter claims; accounts; account claims; counters;
 /// counter claims. Claims are on top of the state before the group here.
 ///
-/// A row names its kind first. Accounts and limits that are gone can only mean that the cards decided on are not what they were.
+/// A row names its kind first. `bereft` are cards of decisions whose account, or one of whose limits, is gone.
 pub(super) const REPORT: Statements = Statements {
     count: 12,
     parameters: 14,
@@ -78,9 +78,9 @@ select 'card', u.value->>0 from json_each(?) u left join cards c on c.id = u.val
 select 'appeared', u.value from json_each(?) u cross join cards c on c.token = u.value
     cross join users o on o.id = c.user_id cross join accounts a on a.id = c.account_id cross join programs p on p.id = c.program_id;
 select 'program', u.value->>0 from json_each(?) u left join programs p on p.id = u.value->>0 where p.version is not u.value->>1;
-select distinct 'card', u.value->>4 from json_each(?) u
+select distinct 'bereft', u.value->>4 from json_each(?) u
   where u.value->>4 is not null and u.value->>5 is not null and not exists (select 1 from accounts a where a.id = u.value->>5);
-select 'card', u.value->>0 from json_each(?) u
+select 'bereft', u.value->>0 from json_each(?) u
   where exists (select 1 from json_each(?) x left join limits l on l.id = x.value->>0 where l.id is null)
      or exists (select 1 from json_each(?) x left join limits l on l.id = x.value->>0 where l.id is null);
 select 'account', a.id, a.posted, a.held, a.floor from json_each(?) u cross join accounts a on a.id = u.value->>0
