@@ -20,6 +20,7 @@
 //! processor beside [`http`]. `ARCHITECTURE.md` tells the life of an authorization.
 
 pub mod broker;
+pub mod cli;
 pub mod codec;
 pub mod domain;
 pub mod facts;
