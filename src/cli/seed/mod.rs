@@ -22,7 +22,7 @@ pub use test_cards::{Sample, TEST_CARDS, TestCard};
 
 pub(in crate::cli) use progress::Progress;
 use rows::Counts;
-use sqlx::{PgConnection, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 use std::{
     io::{self, Write},
     path::PathBuf,
@@ -117,14 +117,14 @@ pub struct Seeded {
 }
 
 enum Store {
-    Postgres(PgConnection),
+    Postgres(Box<postgres::Writer>),
     Sqlite(SqliteConnection),
 }
 
 impl Store {
     async fn open(target: &Target) -> Result<Self, Error> {
         let opened = match target {
-            Target::Postgres { url } => postgres::open(url).await.map(Self::Postgres),
+            Target::Postgres { url } => postgres::Writer::open(url).await.map(|writer| Self::Postgres(Box::new(writer))),
             Target::Sqlite { path } => sqlite::open(path).await.map(Self::Sqlite),
         };
         opened.map_err(|error| match Error::from(error) {
@@ -133,15 +133,25 @@ impl Store {
         })
     }
 
-    async fn write(&mut self, batch: &rows::Batch) -> Result<Counts, Error> {
+    async fn write(&mut self, batch: rows::Batch) -> Result<Counts, Error> {
         match self {
-            Self::Postgres(connection) => Ok(postgres::write(connection, batch, POSTED_AT).await?),
-            Self::Sqlite(connection) => sqlite::write(connection, batch, POSTED_AT).await,
+            Self::Postgres(writer) => Ok(writer.write(batch, POSTED_AT).await?),
+            Self::Sqlite(connection) => sqlite::write(connection, &batch, POSTED_AT).await,
+        }
+    }
+
+    async fn finish(self) -> Result<Counts, Error> {
+        match self {
+            Self::Postgres(writer) => Ok(writer.finish().await?),
+            Self::Sqlite(connection) => {
+                connection.close().await?;
+                Ok(Counts::default())
+            }
         }
     }
 }
 
-/// Writes a plan into a store. `progress` is told after each batch how many load cards are there.
+/// Writes a plan into a store. `progress` is told after each batch how many load cards have been dealt with.
 ///
 /// # Errors
 /// [`Error`] says what to do. Batches before the one that failed stay.
@@ -149,15 +159,11 @@ pub async fn write(plan: Plan, target: &Target, mut progress: impl FnMut(u64)) -
     let mut store = Store::open(target).await?;
     let mut seeded = Seeded::default();
     for (nth, batch) in (0..).zip(plan.batches()) {
-        seeded.written += store.write(&batch).await?;
         seeded.planned += batch.counts();
+        seeded.written += store.write(batch).await?;
         progress(plan.cards().min(nth * plan::BATCH_CARDS));
     }
-    if let Store::Postgres(connection) = &mut store
-        && seeded.written.total() > 0
-    {
-        postgres::analyze(connection).await?;
-    }
+    seeded.written += store.finish().await?;
     Ok(seeded)
 }
 

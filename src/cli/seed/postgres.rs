@@ -54,13 +54,42 @@ const CARDS: &str = "\
      order by id
     on conflict do nothing";
 
-pub(super) async fn open(url: &str) -> sqlx::Result<PgConnection> {
-    let options: PgConnectOptions = url.parse()?;
-    PgConnection::connect_with(&options.application_name("jitauth seed").disable_statement_logging()).await
+/// Two connections: while one writes the cards of a batch, the other writes what the next batch's cards point at. Each step is a
+/// transaction, and cards come after what they point at is committed, so whatever is there is whole.
+pub(super) struct Writer {
+    owners: PgConnection,
+    cards: PgConnection,
+    /// Cards whose owners are there already.
+    waiting: Vec<Card>,
 }
 
-/// Writes a batch in one transaction; counts what was not there before.
-pub(super) async fn write(connection: &mut PgConnection, batch: &Batch, posted_at: i64) -> sqlx::Result<Counts> {
+impl Writer {
+    pub(super) async fn open(url: &str) -> sqlx::Result<Self> {
+        let options: PgConnectOptions = url.parse()?;
+        let options = options.application_name("jitauth seed").disable_statement_logging();
+        let owners = PgConnection::connect_with(&options).await?;
+        Ok(Self { owners, cards: PgConnection::connect_with(&options).await?, waiting: Vec::new() })
+    }
+
+    /// Writes a batch but for its cards, and the cards of the one before; counts what was not there before.
+    pub(super) async fn write(&mut self, batch: Batch, posted_at: i64) -> sqlx::Result<Counts> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (mut counts, cards) =
+            tokio::try_join!(write_owners(&mut self.owners, &batch, posted_at), write_cards(&mut self.cards, &waiting))?;
+        self.waiting = batch.cards;
+        counts.cards = cards;
+        Ok(counts)
+    }
+
+    /// Writes the last cards, and lets the planner know the tables as they are now: they may have been empty when it last looked.
+    pub(super) async fn finish(mut self) -> sqlx::Result<Counts> {
+        let cards = write_cards(&mut self.cards, &self.waiting).await?;
+        sqlx::query("analyze programs, accounts, users, limits, cards").execute(&mut self.cards).await?;
+        Ok(Counts { cards, ..Counts::default() })
+    }
+}
+
+async fn write_owners(connection: &mut PgConnection, batch: &Batch, posted_at: i64) -> sqlx::Result<Counts> {
     let mut transaction = connection.begin().await?;
     let to = &mut *transaction;
     let programs = write_programs(to, &batch.programs).await?;
@@ -68,15 +97,8 @@ pub(super) async fn write(connection: &mut PgConnection, batch: &Batch, posted_a
     accounts += write_accounts(to, &batch.accounts, &batch.funding, posted_at).await?;
     let users = write_users(to, &batch.users).await?;
     let limits = write_limits(to, &batch.limits).await?;
-    let cards = write_cards(to, &batch.cards).await?;
     transaction.commit().await?;
-    Ok(Counts { programs, accounts, users, limits, cards })
-}
-
-/// Lets the planner know the tables as they are now: they were empty when it last looked.
-pub(super) async fn analyze(connection: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("analyze programs, accounts, users, limits, cards").execute(connection).await?;
-    Ok(())
+    Ok(Counts { programs, accounts, users, limits, cards: 0 })
 }
 
 /// One column of the rows.

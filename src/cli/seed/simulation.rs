@@ -1,5 +1,7 @@
 //! The rules on the planned rows, in memory: what a daemon would decide, without one.
 
+#![expect(clippy::expect_used, reason = "tests")]
+
 use super::{
     Plan,
     rows::{Batch, Limit},

@@ -312,9 +312,9 @@ pub(super) fn limits() -> impl Iterator<Item = Limit> {
 pub(in crate::cli) struct RequestBody<'a> {
     version: u8,
     r#type: &'static str,
-    pub(in crate::cli) id: &'a str,
-    pub(in crate::cli) card: &'a str,
-    pub(in crate::cli) user: &'a str,
+    id: &'a str,
+    card: &'a str,
+    user: &'a str,
     pub(in crate::cli) amount: &'a str,
     pub(in crate::cli) currency: &'a str,
     pub(in crate::cli) merchant: MerchantBody<'a>,
