@@ -1,6 +1,6 @@
 //! How a command ends.
 
-use super::seed;
+use super::{demo, seed};
 use crate::{app::AppError, config::Problems, ledger::StoreError};
 use std::{
     fmt,
@@ -115,6 +115,21 @@ impl From<AppError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         AppError::from(error).into()
+    }
+}
+
+impl From<demo::Error> for Error {
+    fn from(error: demo::Error) -> Self {
+        let next = match error {
+            demo::Error::Seed(error) => return error.into(),
+            demo::Error::Io(_) => "check free space and permissions in the temporary directory (TMPDIR), then run it again",
+            demo::Error::Disproved => "report it with what `jitauth demo --keep` keeps: money may be wrong",
+            demo::Error::Interrupted => "run it again; the daemon is stopped and its files are removed",
+            demo::Error::Daemon(_) | demo::Error::Traffic(_) | demo::Error::Store(_) => {
+                "run `jitauth demo --keep` and look at the daemon's log and file"
+            }
+        };
+        Self::new(Exit::Failed, error.to_string(), next)
     }
 }
 

@@ -117,7 +117,7 @@ impl Cli {
     pub async fn run(self, config: Config) -> Result<(), Error> {
         match self.command {
             Command::Serve => serve::run(config).await,
-            Command::Demo(args) => demo::run(&args).await,
+            Command::Demo(args) => demo(&args).await,
             Command::Seed(args) => Ok(seed::run(&args, &target(&config).await?).await?),
             Command::Migrate => migrate::run(&config).await,
             Command::Topology(command) => topology::run(command, &config).await,
@@ -143,6 +143,12 @@ pub(crate) fn say(line: &str) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+async fn demo(args: &demo::DemoArgs) -> Result<(), Error> {
+    let binary = std::env::current_exe()
+        .map_err(|error| Error::new(Exit::Failed, format!("this program cannot be found again: {error}"), "run it by its full path"))?;
+    Ok(demo::run(args, &binary).await?)
 }
 
 /// The store that `seed` fills. A SQLite file is made and migrated on the way, as `serve` does: there is nothing to set up.

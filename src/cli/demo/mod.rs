@@ -61,43 +61,32 @@ pub struct DemoArgs {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file, a process or the terminal.
-    #[error("the demo could not go on: {0}. Check free space and permissions in the temporary directory (TMPDIR), then run it again")]
+    #[error("the demo could not go on: {0}")]
     Io(#[from] io::Error),
     /// The daemon did not start.
-    #[error("{0}\nRun `jitauth demo --keep` and look at its log for more")]
+    #[error("{0}")]
     Daemon(String),
     /// Sample cards could not be written.
     #[error("{0}")]
     Seed(#[from] seed::Error),
     /// A request that was not answered, or not as it should be.
-    #[error("{0}. Run `jitauth demo --keep` and look at the daemon's log")]
+    #[error("{0}")]
     Traffic(String),
     /// The store could not be asked.
-    #[error("the store could not be checked: {0}. Run `jitauth demo --keep` and look at the file")]
+    #[error("the store could not be checked: {0}")]
     Store(#[from] sqlx::Error),
     /// The store is not what was answered.
-    #[error("the proof failed: see the line above for what is wrong. Please report it; `jitauth demo --keep` keeps the evidence")]
+    #[error("the proof failed: the line above says what is wrong")]
     Disproved,
     /// Ctrl-C.
-    #[error("interrupted; the daemon is stopped and its files are removed")]
+    #[error("interrupted")]
     Interrupted,
-}
-
-impl Error {
-    /// The exit code that tells a script what to do.
-    #[must_use]
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Seed(error) => error.exit_code(),
-            Self::Io(_) | Self::Daemon(_) | Self::Traffic(_) | Self::Store(_) | Self::Disproved | Self::Interrupted => 1,
-        }
-    }
 }
 
 /// Runs `jitauth demo` with this binary as the daemon.
 ///
 /// # Errors
-/// [`Error`], with its [exit code](Error::exit_code). The daemon is stopped then, too.
+/// [`Error`]. The daemon is stopped then, too.
 pub async fn run(args: &DemoArgs, binary: &Path) -> Result<(), Error> {
     let directory = tempfile::Builder::new().prefix("jitauth-demo-").disable_cleanup(args.keep).tempdir()?;
     tokio::select! {

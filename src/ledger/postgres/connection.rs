@@ -1,6 +1,7 @@
 //! Connections: what they are set to, who serves them, and how a lost one is made sure to be over.
 
-use super::{Durability, Settings, StoreError};
+use super::{Durability, Settings};
+use crate::ledger::StoreError;
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgRow},
@@ -59,7 +60,7 @@ pub(super) struct Session {
 impl Server {
     pub(super) fn new(settings: &Settings) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(&settings.url)
-            .map_err(|error| StoreError::Failed(format!("the URL is not understood: {error}")))?
+            .map_err(|error| StoreError::Broken(format!("the URL is not understood: {error}")))?
             .application_name("jitauth")
             .disable_statement_logging();
         Ok(Self { options, settings: settings.clone() })
@@ -104,7 +105,7 @@ impl Server {
             .map_err(|_| self.silent())??;
         let version = u32::try_from(row.try_get::<i32, _>("version")?).unwrap_or(0);
         if version < SERVER_VERSION_MIN {
-            return Err(StoreError::Failed(format!("the server has version {version}, at least {SERVER_VERSION_MIN} is needed")));
+            return Err(StoreError::Broken(format!("the server has version {version}, at least {SERVER_VERSION_MIN} is needed")));
         }
         if row.try_get("standby")? {
             return Err(StoreError::Unreachable("the server is a hot standby and takes no writes; connect to the primary".to_owned()));

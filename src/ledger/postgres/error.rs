@@ -1,21 +1,7 @@
 //! What an error of the driver says about the store.
 
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, StoreError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
-
-/// Why the store cannot be used, for a person to act on.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Nobody answers, or only a server that takes no writes now. It may heal by itself.
-    #[error("PostgreSQL cannot be reached: {0}")]
-    Unreachable(String),
-    /// The server answers and says no: password, role, permission, or no such database.
-    #[error("PostgreSQL refuses: {0}")]
-    Refused(String),
-    /// Anything else.
-    #[error("PostgreSQL: {0}")]
-    Failed(String),
-}
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -27,9 +13,9 @@ impl From<sqlx::Error> for StoreError {
                 code if code.starts_with("28") || matches!(code, "42501" | "3D000") => Self::Refused(text),
                 // 08: connection, 53300: too many connections, 57P: shutting down, starting, or a standby; 25006: read-only.
                 code if code.starts_with("08") || code.starts_with("57P") || matches!(code, "53300" | "25006") => Self::Unreachable(text),
-                _ => Self::Failed(text),
+                _ => Self::Broken(text),
             },
-            _ => Self::Failed(text),
+            _ => Self::Broken(text),
         }
     }
 }
@@ -38,7 +24,7 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         match error {
             sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error.into(),
-            other => Self::Failed(other.to_string()),
+            other => Self::Broken(other.to_string()),
         }
     }
 }

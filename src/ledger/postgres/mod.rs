@@ -8,6 +8,7 @@
 
 mod commit;
 mod connection;
+mod create;
 mod error;
 mod facts;
 mod lane;
@@ -17,14 +18,14 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use error::StoreError;
+pub use create::create_database;
 pub use lane::PgLedger;
-pub use schema::SchemaState;
 pub use settings::Settings;
 
+use super::{SchemaState, Store, StoreError};
 use connection::Server;
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// Connections that administration may open at once.
 const ADMINISTRATION_CONNECTIONS_MAX: u32 = 4;
@@ -97,5 +98,34 @@ impl Postgres {
     #[must_use]
     pub const fn server_version(&self) -> u32 {
         self.version
+    }
+}
+
+impl Store for Postgres {
+    type Ledger = PgLedger;
+    const NAME: &'static str = "postgresql";
+
+    fn ledger(&self) -> PgLedger {
+        self.ledger()
+    }
+
+    async fn schema(&self) -> Result<SchemaState, StoreError> {
+        self.schema().await
+    }
+
+    async fn durability(&self) -> Result<String, StoreError> {
+        Ok(self.durability.to_string())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("select 1").execute(&self.administration).await?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fsync, synchronous_commit, full_page_writes } = self;
+        write!(f, "fsync={fsync} synchronous_commit={synchronous_commit} full_page_writes={full_page_writes}")
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     facts::FactSource as _,
     ledger::{
         AccountDelta, CardVersion, Commit, CounterClaim, CounterDelta, JournalEntry, Ledger as _, LedgerError, Outcome, Report, Void,
-        postgres::{PgLedger, Postgres, SchemaState, Settings},
+        postgres::{PgLedger, Postgres, Settings},
     },
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
