@@ -137,8 +137,8 @@ impl Telemetry {
         metrics.dependency_up.set(dependency as usize, 0);
         if dependency == Dependency::Broker {
             for role in Role::ALL {
-                metrics.broker_connection_up.set(*role as usize, 0);
-                metrics.broker_connection_blocked.set(*role as usize, 0);
+                metrics.broker.connection_up.set(*role as usize, 0);
+                metrics.broker.connection_blocked.set(*role as usize, 0);
             }
         }
     }
@@ -240,7 +240,7 @@ impl Telemetry {
             tracing::warn!(
                 event = "approvals_unheard",
                 count,
-                "nobody can tell whether these approvals arrived; their holds stay until settled (select … from authorizations where unheard)"
+                "nobody can tell whether these approvals arrived; their holds stay until settled (authorizations with unheard set)"
             );
         }
     }
@@ -319,12 +319,12 @@ impl Telemetry {
 
     /// A delivery arrived.
     pub fn received(&self, redelivered: bool) {
-        self.metrics().received.inc(usize::from(redelivered));
+        self.metrics().broker.received.inc(usize::from(redelivered));
     }
 
     /// A delivery was settled.
     pub fn settled(&self, settlement: Settlement) {
-        self.metrics().settled.inc(settlement as usize);
+        self.metrics().broker.settled.inc(settlement as usize);
     }
 
     /// A message was dead-lettered.
@@ -342,20 +342,20 @@ impl Telemetry {
 
     /// A publish ended.
     pub fn published(&self, outcome: PublishOutcome) {
-        self.metrics().published.inc(outcome as usize);
+        self.metrics().broker.published.inc(outcome as usize);
     }
 
     /// A broker connection was made, made again or lost. Logs only when it changed.
     pub fn broker_connection(&self, role: Role, up: bool, detail: &str) {
-        let before = self.metrics().broker_connection_up.set(role as usize, u64::from(up));
+        let before = self.metrics().broker.connection_up.set(role as usize, u64::from(up));
         if before == Some(u64::from(up)) {
             return;
         }
         if up {
             // Whether a new connection is blocked will be told anew.
-            self.metrics().broker_connection_blocked.set(role as usize, 0);
+            self.metrics().broker.connection_blocked.set(role as usize, 0);
             if self.inner.connected_once[role as usize].swap(true, Relaxed) {
-                self.metrics().broker_reconnects.inc(role as usize);
+                self.metrics().broker.reconnects.inc(role as usize);
             }
             tracing::info!(event = "broker_connected", role = role.name(), detail, "connected to the broker");
         } else {
@@ -365,7 +365,7 @@ impl Telemetry {
 
     /// The broker blocked a connection (memory or disk alarm), or unblocked it. Logs only when it changed.
     pub fn broker_blocked(&self, role: Role, blocked: bool) {
-        let before = self.metrics().broker_connection_blocked.set(role as usize, u64::from(blocked));
+        let before = self.metrics().broker.connection_blocked.set(role as usize, u64::from(blocked));
         if before.unwrap_or(0) == u64::from(blocked) {
             return;
         }

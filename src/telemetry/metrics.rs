@@ -139,11 +139,9 @@ fn on_row(family: &mut MetricEncoder<'_>, labels: &Labels, write: impl FnOnce(&m
 /// Everything that is counted, besides the latency histograms.
 #[derive(Debug)]
 pub(super) struct Metrics {
+    pub(super) broker: BrokerMetrics,
     pub(super) authorizations: Table,
     pub(super) deadline_exceeded: Table,
-    pub(super) received: Table,
-    pub(super) settled: Table,
-    pub(super) published: Table,
     pub(super) duplicates: Table,
     pub(super) invalid_inputs: Table,
     pub(super) in_flight: Table,
@@ -151,9 +149,6 @@ pub(super) struct Metrics {
     pub(super) cache_requests: Table,
     pub(super) db_transactions: Table,
     pub(super) dependency_up: Table,
-    pub(super) broker_connection_up: Table,
-    pub(super) broker_connection_blocked: Table,
-    pub(super) broker_reconnects: Table,
     pub(super) unheard: Table,
     pub(super) voided: Table,
     pub(super) unknown_fields: Table,
@@ -183,16 +178,21 @@ fn invalid_reasons() -> Vec<Reason> {
     Reason::ALL.iter().copied().filter(bad).collect()
 }
 
-impl Metrics {
-    pub(super) fn new(queue: &str) -> Self {
+/// What is counted about the broker.
+#[derive(Debug)]
+pub(super) struct BrokerMetrics {
+    pub(super) received: Table,
+    pub(super) settled: Table,
+    pub(super) published: Table,
+    pub(super) connection_up: Table,
+    pub(super) connection_blocked: Table,
+    pub(super) reconnects: Table,
+}
+
+impl BrokerMetrics {
+    fn new(queue: &str) -> Self {
         let in_queue = |key: &'static str, value: &str| vec![("queue", queue.to_owned()), (key, value.to_owned())];
         Self {
-            authorizations: Table::counter("authorizations", "Authorizations answered, replays not included", outcomes()),
-            deadline_exceeded: Table::counter(
-                "deadline_exceeded",
-                "Requests found to be late, by the stage that found it",
-                each("stage", &Span::ALL, Span::name),
-            ),
             received: Table::counter(
                 "messages_received",
                 "Deliveries taken from the broker",
@@ -207,6 +207,40 @@ impl Metrics {
                 "responses_published",
                 "Responses published, by what became of them",
                 each("outcome", PublishOutcome::ALL, PublishOutcome::name),
+            ),
+            connection_up: Table::gauge("broker_connection_up", "Whether a broker connection stands", each("role", Role::ALL, Role::name)),
+            connection_blocked: Table::gauge(
+                "broker_connection_blocked",
+                "Whether the broker has blocked a connection (memory or disk alarm)",
+                each("role", Role::ALL, Role::name),
+            ),
+            reconnects: Table::counter(
+                "broker_reconnects",
+                "Broker connections made again after a loss",
+                each("role", Role::ALL, Role::name),
+            ),
+        }
+    }
+}
+
+fn redis_commands() -> Vec<(Labels, Histogram)> {
+    let histogram = |labels| (labels, Histogram::new(ANSWER_BUCKETS_S.iter().copied()));
+    each("command", RedisCommand::ALL, RedisCommand::name).into_iter().map(histogram).collect()
+}
+
+fn dead_letter_reasons() -> impl Iterator<Item = &'static str> {
+    invalid_reasons().into_iter().map(Reason::name).chain(DEAD_LETTER_REASONS.iter().copied())
+}
+
+impl Metrics {
+    pub(super) fn new(queue: &str) -> Self {
+        Self {
+            broker: BrokerMetrics::new(queue),
+            authorizations: Table::counter("authorizations", "Authorizations answered, replays not included", outcomes()),
+            deadline_exceeded: Table::counter(
+                "deadline_exceeded",
+                "Requests found to be late, by the stage that found it",
+                each("stage", &Span::ALL, Span::name),
             ),
             duplicates: Table::counter(
                 "duplicates",
@@ -237,21 +271,6 @@ impl Metrics {
                 "Whether a dependency in use can be used",
                 each("dependency", Dependency::ALL, Dependency::name),
             ),
-            broker_connection_up: Table::gauge(
-                "broker_connection_up",
-                "Whether a broker connection stands",
-                each("role", Role::ALL, Role::name),
-            ),
-            broker_connection_blocked: Table::gauge(
-                "broker_connection_blocked",
-                "Whether the broker has blocked a connection (memory or disk alarm)",
-                each("role", Role::ALL, Role::name),
-            ),
-            broker_reconnects: Table::counter(
-                "broker_reconnects",
-                "Broker connections made again after a loss",
-                each("role", Role::ALL, Role::name),
-            ),
             unheard: Table::counter("unheard_approvals", "Approvals whose fate is unknown; their holds stay", bare()),
             voided: Table::counter("voided_approvals", "Approvals taken back because they could not be sent in time", bare()),
             unknown_fields: Table::counter("unknown_fields", "Top-level request fields that are not known", bare()),
@@ -262,19 +281,14 @@ impl Metrics {
                 "Unix time of the last decision; 0 before the first",
                 Kind::SecondsGauge,
             ),
-            redis_commands: each("command", RedisCommand::ALL, RedisCommand::name)
-                .into_iter()
-                .map(|labels| (labels, Histogram::new(ANSWER_BUCKETS_S.iter().copied())))
-                .collect(),
+            redis_commands: redis_commands(),
             db_transaction: Histogram::new(ANSWER_BUCKETS_S.iter().copied()),
             batch_decisions: Histogram::new(BATCH_BUCKETS.iter().copied()),
             log_dropped: OnceLock::new(),
             readiness: Readiness::default(),
             recorders: Recorders::default(),
             queue: queue.to_owned(),
-            dead_letters: Mutex::new(
-                invalid_reasons().into_iter().map(Reason::name).chain(DEAD_LETTER_REASONS.iter().copied()).map(|name| (name, 0)).collect(),
-            ),
+            dead_letters: Mutex::new(dead_letter_reasons().map(|reason| (reason, 0)).collect()),
         }
     }
 
@@ -333,9 +347,9 @@ impl Collector for Metrics {
         for table in [
             &self.authorizations,
             &self.deadline_exceeded,
-            &self.received,
-            &self.settled,
-            &self.published,
+            &self.broker.received,
+            &self.broker.settled,
+            &self.broker.published,
             &self.duplicates,
             &self.invalid_inputs,
             &self.in_flight,
@@ -343,9 +357,9 @@ impl Collector for Metrics {
             &self.cache_requests,
             &self.db_transactions,
             &self.dependency_up,
-            &self.broker_connection_up,
-            &self.broker_connection_blocked,
-            &self.broker_reconnects,
+            &self.broker.connection_up,
+            &self.broker.connection_blocked,
+            &self.broker.reconnects,
             &self.unheard,
             &self.voided,
             &self.unknown_fields,
