@@ -8,7 +8,7 @@ use crate::{
     http,
     ledger::{SchemaState, Store, StoreError, postgres::Postgres, sqlite::Sqlite},
     pipeline::{self, Pipeline, Running, WallClock},
-    telemetry::{Readiness, Telemetry, events::Dependency, readiness::Check},
+    telemetry::{self, Readiness, Telemetry, events::Dependency, readiness::Check},
 };
 use std::{
     sync::Arc,
@@ -85,12 +85,17 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let readiness = telemetry.readiness();
     let wall: WallClock = Arc::new(wall_now);
     telemetry.in_flight_limit(config.pipeline.in_flight_max);
+    telemetry.expects(Dependency::Store);
+    let slow = tokio::spawn(telemetry::slow::report(telemetry.clone()));
 
     // 1. The store owns the money: without the right schema nothing starts.
     schema_is_current(&store).await?;
     let durability = store.durability().await?;
 
     // 2. Facts: memory, then Redis, then the store.
+    if config.redis.is_some() {
+        telemetry.expects(Dependency::Redis);
+    }
     let redis = config.redis.clone().map(Redis::connect).transpose().map_err(misconfigured_redis)?;
     let facts = FactTiers::new(Memory::new(config.memory), redis.clone(), store.clone(), telemetry.clone());
 
@@ -113,6 +118,7 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
         () = watch.run(broker.as_ref(), &address) => {}
     }
     readiness.drain();
+    slow.abort();
     Parts { pipeline, running, broker, http, telemetry }.drain(config.pipeline.drain_timeout).await
 }
 
@@ -241,6 +247,7 @@ async fn start_broker<S: Store>(
     wall: &WallClock,
 ) -> Result<Option<Broker>, AppError> {
     let Some(settings) = &config.broker else { return Ok(None) };
+    telemetry.expects(Dependency::Broker);
     let findings = topology::check(settings).await?;
     if !findings.is_empty() {
         let what = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

@@ -5,11 +5,10 @@ use super::{BindError, Parts, Server, Settings};
 use crate::{
     domain::{
         decision::Decision,
-        ids::{AccountId, RequestId},
+        ids::RequestId,
         reason::Reason,
     },
-    ledger::Void,
-    pipeline::{Answer, FreshApproval, Intake, Job, Requester, job::DeskOrder},
+    pipeline::{Answer, DeskOrder, FreshApproval, Intake, Job, Requester},
     telemetry::{Exposition, Readiness, Span, Telemetry},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -158,16 +157,8 @@ fn answer(decision: Decision, reason: Option<Reason>, body: &str, fresh: Option<
 /// An approval whose desk the test holds.
 fn fresh(within: Duration) -> (FreshApproval, mpsc::Receiver<DeskOrder>) {
     let (desk, orders) = mpsc::channel(4);
-    let void = Void {
-        id: RequestId::new("auth-1").expect("an id"),
-        account: AccountId(1),
-        held: 4250,
-        counters: Vec::new(),
-        response: Arc::from(*b"approved"),
-        decline: Arc::from(*b"declined"),
-        reason: Reason::DeadlineExceeded,
-    };
-    (FreshApproval::new(void, Instant::now() + within, desk), orders)
+    let (id, response) = (RequestId::new("auth-1").expect("an id"), Arc::from(*b"approved"));
+    (FreshApproval::at_desk(id, response, Instant::now() + within, desk), orders)
 }
 
 async fn order(orders: &mut mpsc::Receiver<DeskOrder>) -> Option<DeskOrder> {
@@ -355,7 +346,7 @@ async fn a_hung_up_client_has_its_approval_voided() {
     sleep(Duration::from_millis(200)).await;
     let (approval, mut orders) = fresh(PATIENCE);
     job.requester.answer(answer(Decision::Approved, None, "approved", Some(approval)));
-    assert!(matches!(order(&mut orders).await, Some(DeskOrder::Void { requester: None, .. })));
+    assert!(matches!(order(&mut orders).await, Some(DeskOrder::Void { requesters, .. }) if requesters.is_empty()));
 }
 
 #[tokio::test]
@@ -365,7 +356,7 @@ async fn an_answer_that_its_handler_never_saw_is_voided() {
     let (approval, mut orders) = fresh(PATIENCE);
     requester.answer(answer(Decision::Approved, None, "approved", Some(approval)));
     drop(receiver);
-    assert!(matches!(order(&mut orders).await, Some(DeskOrder::Void { requester: None, .. })));
+    assert!(matches!(order(&mut orders).await, Some(DeskOrder::Void { requesters, .. }) if requesters.is_empty()));
     assert_eq!(in_flight.available_permits(), 1);
 }
 
@@ -394,7 +385,8 @@ async fn a_late_approval_goes_back_and_what_stands_is_answered() {
     let job = daemon.job().await;
     let (approval, mut orders) = fresh(Duration::ZERO);
     job.requester.answer(answer(Decision::Approved, None, "approved", Some(approval)));
-    let Some(DeskOrder::Void { requester: Some(requester), .. }) = order(&mut orders).await else { panic!("not handed back") };
+    let Some(DeskOrder::Void { mut requesters, .. }) = order(&mut orders).await else { panic!("not handed back") };
+    let requester = requesters.pop().expect("who waits");
     requester.answer(answer(Decision::Declined, Some(Reason::DeadlineExceeded), "declined", None));
     let got = read(&mut stream).await;
     assert_eq!((got.status, got.body.as_str()), (200, "declined"));

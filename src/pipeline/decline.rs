@@ -108,7 +108,6 @@ impl Inner {
     }
 
     fn answer(&self, requester: Box<dyn Requester>, body: Arc<[u8]>, reason: Reason, replayed: bool, spans: Spans) {
-        self.telemetry.decided(Decision::Declined, Some(reason), &spans);
         let reason = Some(reason);
         requester.answer(Answer { body, decision: Decision::Declined, reason, replayed, journaled: false, spans, fresh: None });
     }

@@ -74,20 +74,20 @@ pub struct FreshApproval {
 
 /// What taking an approval back needs.
 #[derive(Clone, Debug)]
-pub(super) struct Approval {
-    pub(super) id: RequestId,
-    pub(super) account: AccountId,
-    pub(super) held: i64,
-    pub(super) counters: Vec<CounterKey>,
-    pub(super) currency: Currency,
+pub(crate) struct Approval {
+    pub(crate) id: RequestId,
+    pub(crate) account: AccountId,
+    pub(crate) held: i64,
+    pub(crate) counters: Vec<CounterKey>,
+    pub(crate) currency: Currency,
     /// Available on the account once it is taken back, minor units.
-    pub(super) available_without: i64,
-    pub(super) response: Arc<[u8]>,
-    pub(super) decision: Decision,
+    pub(crate) available_without: i64,
+    pub(crate) response: Arc<[u8]>,
+    pub(crate) decision: Decision,
 }
 
 /// What the late desk is asked to do.
-pub(super) enum DeskOrder {
+pub(crate) enum DeskOrder {
     /// Take the approval back at `at`, then answer the requesters with what stands.
     Void { approval: Approval, at: Instant, requesters: Vec<Box<dyn Requester>> },
     /// List the approval: its fate is unknown.
@@ -129,6 +129,17 @@ impl FreshApproval {
         if let Some((approval, desk)) = self.open.take() {
             send(&desk, DeskOrder::Void { approval, at: self.deadline, requesters: requester.into_iter().collect() });
         }
+    }
+}
+
+#[cfg(test)]
+impl FreshApproval {
+    /// An approval of 42.50 EUR whose desk a test holds.
+    pub(crate) fn at_desk(id: RequestId, response: Arc<[u8]>, deadline: Instant, desk: mpsc::Sender<DeskOrder>) -> Self {
+        #[expect(clippy::unwrap_used, reason = "the code is a constant")]
+        let currency = Currency::from_code("EUR").unwrap();
+        let (account, counters, decision) = (AccountId(1), Vec::new(), Decision::Approved);
+        Self::new(Approval { id, account, held: 4250, counters, currency, available_without: 0, response, decision }, deadline, false, desk)
     }
 }
 

@@ -27,6 +27,8 @@ mod settings;
 
 pub use decline::WallClock;
 pub use gather::Pipeline;
+#[cfg(test)]
+pub(crate) use job::DeskOrder;
 pub use job::{Answer, FreshApproval, Intake, Job, Requester};
 pub use settings::Settings;
 

@@ -158,11 +158,11 @@ impl Telemetry {
     #[must_use]
     pub fn tally(&self) -> Tally {
         let metrics = self.metrics();
-        let settled = |settlement: Settlement| metrics.settled.get(settlement as usize);
+        let settled = |settlement: Settlement| metrics.broker.settled.get(settlement as usize);
         Tally {
             decided: metrics.authorizations.total(),
             replayed: metrics.duplicates.total(),
-            received: metrics.received.total(),
+            received: metrics.broker.received.total(),
             answered: settled(Settlement::Answered),
             dead_lettered: settled(Settlement::DeadLettered),
             returned: settled(Settlement::Returned),

@@ -14,7 +14,8 @@ use crate::{
     },
     facts::FactSource as _,
     ledger::{
-        AccountDelta, CardVersion, Commit, CounterClaim, CounterDelta, JournalEntry, Ledger as _, LedgerError, Outcome, Report, Void,
+        AccountDelta, CardVersion, Commit, CounterClaim, CounterDelta, JournalEntry, Ledger as _, LedgerError, Outcome, Report,
+        SchemaState, Void,
         postgres::{PgLedger, Postgres, Settings},
     },
 };
