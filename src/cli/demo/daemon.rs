@@ -83,12 +83,9 @@ impl Daemon {
         Ok(())
     }
 
-    /// What the daemon said in its log about a setting, such as `synchronous`.
-    pub(super) fn logged_setting(&self, name: &str) -> Option<String> {
-        logged(&self.log_from(0).ok()?, &|line| match field(line, name)? {
-            Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        })
+    /// How the daemon says it opened its store (`journal_mode=wal synchronous=full …`), from its log.
+    pub(super) fn stated_durability(&self) -> Option<String> {
+        logged(&self.log_from(0).ok()?, &|line| field(line, "durability")?.as_str().map(str::to_owned))
     }
 
     fn command(&self, subcommand: &str) -> Result<Command, Error> {

@@ -122,7 +122,7 @@ async fn demonstrate(args: &DemoArgs, binary: &Path, directory: &Path) -> Result
     let replays = Replays { identical: sender.tally.identical.load(Relaxed), differing: sender.tally.differing.load(Relaxed) };
     let mut decisions = Decisions::default();
     sender.tally.answers().for_each(|(_, answer)| decisions.add(&answer.body));
-    let synchronous = daemon.logged_setting("synchronous");
+    let durability = daemon.stated_durability();
     let summary = Summary {
         cards: args.cards,
         pace: &pace,
@@ -133,7 +133,7 @@ async fn demonstrate(args: &DemoArgs, binary: &Path, directory: &Path) -> Result
         decisions: &decisions,
         caches: &caches,
         sync_cost: &sync_cost,
-        synchronous: synchronous.as_deref(),
+        durability: durability.as_deref(),
         replays,
         proof: &proof,
         kept: args.keep.then_some(directory),

@@ -23,8 +23,8 @@ pub(super) struct Summary<'a> {
     pub(super) decisions: &'a Decisions,
     pub(super) caches: &'a CacheCounts,
     pub(super) sync_cost: &'a Histogram<u64>,
-    /// As the daemon said it, if it did.
-    pub(super) synchronous: Option<&'a str>,
+    /// How the daemon says it opened its store, if it does.
+    pub(super) durability: Option<&'a str>,
     pub(super) replays: Replays,
     pub(super) proof: &'a Proof,
     /// Where everything stays, if it does.
@@ -203,8 +203,12 @@ fn store(out: &mut impl Write, summary: &Summary<'_>) -> io::Result<()> {
     }
     let (p50, p99) = (summary.sync_cost.value_at_quantile(0.5), summary.sync_cost.value_at_quantile(0.99));
     writeln!(out, "Disk: 4 KiB written and synced in p50 {} µs, p99 {} µs", HumanCount(p50), HumanCount(p99))?;
-    let synchronous = summary.synchronous.unwrap_or("not stated by the daemon");
-    writeln!(out, "Durability: SQLite, journal_mode = {}, synchronous = {synchronous}", summary.proof.journal_mode)
+    let mode = &summary.proof.journal_mode;
+    match summary.durability {
+        Some(stated) => writeln!(out, "Durability: SQLite, journal_mode = {mode} in the file; the daemon opened it with {stated}"),
+        // `synchronous` belongs to a connection: asking for it on another one would prove nothing.
+        None => writeln!(out, "Durability: SQLite, journal_mode = {mode} in the file; the daemon's log does not state `synchronous`"),
+    }
 }
 
 fn examples(out: &mut impl Write, decisions: &Decisions) -> io::Result<()> {
@@ -246,9 +250,10 @@ fn proof(out: &mut impl Write, summary: &Summary<'_>) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "  limits    {} counters, each the sum of the approvals charged to it ({} off), none above its cap",
+        "  limits    {} counters, each the sum of the approvals charged to it ({} off); {} counters or approvals are above a cap",
         HumanCount(proof.counters),
-        proof.counters_off
+        proof.counters_off,
+        proof.limits_passed
     )?;
     writeln!(out, "  entries   every transfer sums to zero, every posted balance is the sum of its entries ({} off)", proof.entries_off)?;
     writeln!(out, "  Asked of the store by SQL, after a second SIGKILL.")

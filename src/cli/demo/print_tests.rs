@@ -44,7 +44,7 @@ fn printed(pace: &Pace, proof: &Proof) -> String {
         decisions: &decisions,
         caches: &caches,
         sync_cost: &sync_cost,
-        synchronous: Some("full"),
+        durability: Some("journal_mode=wal synchronous=full wal_autocheckpoint=8000"),
         replays: Replays { identical: 1_200, differing: 0 },
         proof,
         kept: None,

@@ -54,11 +54,9 @@ impl Default for Times {
     }
 }
 
-/// From 1 µs to a minute; grows as needed.
+/// From 1 µs to a minute. Fixed bounds: a histogram that may grow still clamps what `saturating_record` is given to its present ones.
 pub(super) fn histogram() -> Histogram<u64> {
-    let mut histogram = Histogram::new(3).unwrap_or_else(|error| unreachable!("three digits are within bounds: {error}"));
-    histogram.auto(true);
-    histogram
+    Histogram::new_with_bounds(1, 60_000_000, 3).unwrap_or_else(|error| unreachable!("these bounds are good: {error}"))
 }
 
 /// Microseconds, for a histogram.
@@ -136,6 +134,15 @@ mod tests {
             replayed: true,
             journaled,
             stages: vec![(Span::Card, 4)],
+        }
+    }
+
+    #[test]
+    fn times_are_recorded_as_they_are_up_to_a_minute() {
+        for us in [0, 1, 2_047, 2_048, 50_000, 3_000_000, 60_000_000] {
+            let mut times = histogram();
+            times.saturating_record(us);
+            assert!(times.max().abs_diff(us) <= us / 1_000, "{us} became {}", times.max());
         }
     }
 
