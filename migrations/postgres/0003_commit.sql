@@ -4,9 +4,10 @@
 -- the functions refuse anything else.
 --
 -- Rows are locked in the order of the arrays, which the caller sorts. The plans that do so are the only ones left to the planner: the
--- connection forbids hash joins, merge joins, sequential and bitmap scans; a row to be updated is joined by `>=` and `<=`, which serves
--- the index but no merge join, so that nobody can scan the whole index instead; other rows are read in a lateral subquery with
--- `offset 0`, which can only be the inner side of a nested loop. So a plan that was made on empty tables stays right when they grow.
+-- connection forbids hash joins, merge joins, sequential and bitmap scans; a row to be updated is joined on its first key column by
+-- `>=` and `<=`, or by `= any (array[…])`, which serve the index but no merge join, so that the planner sees no use in walking the whole
+-- index instead (comparing whole rows would, after the first column, not stop the walk); other rows are read in a lateral subquery
+-- with `offset 0`, which can only be the inner side of a nested loop. So a plan made on empty tables stays right when they grow.
 --
 -- Sums are numeric: no overflow can raise, or wrap into an approval.
 
@@ -81,8 +82,7 @@ begin
                   from unnest(l_id, l_scope, l_window, l_amount, l_count) as x(limit_id, scope_id, window_start, amount, count)
                  cross join lateral (select cap_amount, cap_count from limits where id = x.limit_id offset 0) as d
                 offset 0) as u
-         where (c.limit_id, c.scope_id, c.window_start) >= (u.limit_id, u.scope_id, u.window_start)
-           and (c.limit_id, c.scope_id, c.window_start) <= (u.limit_id, u.scope_id, u.window_start)
+         where c.limit_id = any (array[u.limit_id]) and c.scope_id = u.scope_id and c.window_start = u.window_start
            and c.amount::numeric + u.amount <= coalesce(u.cap_amount, most) and c.count::numeric + u.count <= coalesce(u.cap_count, most);
         get diagnostics hits = row_count;
         if hits <> cardinality(l_id) then
