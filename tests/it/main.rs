@@ -5,7 +5,13 @@
 
 mod decides_over_amqp;
 mod decides_over_http;
+mod late_is_void;
 mod ledger_conforms;
 mod outcomes;
+mod round_trips;
+//Xmod sheds;
+mod stale;
+mod stale_cache_cannot_approve;
+mod stale_cache_cannot_decline;
 mod stands_on_its_own_services;
 mod support;
