@@ -9,7 +9,7 @@ mod late_is_void;
 mod ledger_conforms;
 mod outcomes;
 mod round_trips;
-//Xmod sheds;
+mod sheds;
 mod stale;
 mod stale_cache_cannot_approve;
 mod stale_cache_cannot_decline;
