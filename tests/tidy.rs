@@ -290,10 +290,13 @@ fn text_length(rest: &str) -> Option<usize> {
     let quote = body.bytes().next().filter(|byte| matches!(byte, b'"' | b'\''))?;
     let inner = &body.as_bytes()[1..];
     if quote == b'\'' && inner.first() != Some(&b'\\') {
-        // A character is closed after one; what is not closed is a lifetime.
+        // A character is closed after one; what is not closed is a lifetime, or a label.
         let character = body[1..].chars().next()?;
-        let closed = body[1 + character.len_utf8()..].starts_with('\'');
-        return Some(prefix + if closed { character.len_utf8() + 2 } else { 1 });
+        if body[1 + character.len_utf8()..].starts_with('\'') {
+            return Some(prefix + character.len_utf8() + 2);
+        }
+        let name = inner.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+        return Some(prefix + 1 + name);
     }
     let mut at = 0;
     while at < inner.len() && inner[at] != quote {
