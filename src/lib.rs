@@ -19,8 +19,11 @@
 //! A new rule goes into [`domain::rules`], a new reason into [`domain::reason`], a new store beside `ledger::sqlite`, a new
 //! processor beside [`http`]. `ARCHITECTURE.md` tells the life of an authorization.
 
+pub mod app;
 pub mod broker;
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod domain;
 pub mod facts;
 pub mod http;

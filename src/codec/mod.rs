@@ -9,3 +9,4 @@ pub mod pan;
 pub mod request;
 pub mod response;
 pub mod timestamp;
+mod wire;

@@ -174,9 +174,12 @@ impl Balance {
         self.posted.saturating_sub(self.held)
     }
 
-    /// What may still be held before the floor is passed.
+    /// What may still be held before the floor is passed. Exact, but for what does not fit into 64 bits, which is more (or less)
+    /// than any amount.
     #[must_use]
-    pub const fn room(&self) -> i64 {
-        self.available().saturating_sub(self.floor)
+    pub fn room(&self) -> i64 {
+        // In wide numbers: saturating step by step could end far from the truth.
+        let room = i128::from(self.posted) - i128::from(self.held) - i128::from(self.floor);
+        i64::try_from(room).unwrap_or(if room > 0 { i64::MAX } else { i64::MIN })
     }
 }

@@ -118,6 +118,7 @@ row_id! {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::expect_used, reason = "a failed expectation is a failed test")]
     use super::*;
 
     #[test]

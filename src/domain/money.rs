@@ -9,7 +9,7 @@ pub struct Currency {
     exponent: u8,
 }
 
-/// ISO 4217 list one, currencies with other than two decimals.
+/// ISO 4217 list one, currencies with other than two decimals, sorted.
 const EXPONENTS: &[(&str, u8)] = &[
     ("BHD", 3),
     ("BIF", 0),
@@ -39,12 +39,18 @@ const EXPONENTS: &[(&str, u8)] = &[
     ("XPF", 0),
 ];
 
-/// ISO 4217 list one, currencies with two decimals. Funds codes, metals and test codes (X…) are left out: no card is issued in them.
-const TWO_DECIMALS: &str = "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC \
-    CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD \
-    KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR \
-    RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VED VES WST \
-    XCD XCG YER ZAR ZMW ZWG";
+/// ISO 4217 list one, currencies with two decimals, sorted. Funds codes, metals and test codes (X…) are left out: no card is issued in
+/// them.
+#[rustfmt::skip]
+const TWO_DECIMALS: &[&str] = &[
+    "AED", "AFN", "ALL", "AMD", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BMD", "BND", "BOB", "BRL", "BSD", "BTN", "BWP",
+    "BYN", "BZD", "CAD", "CDF", "CHF", "CNY", "COP", "CRC", "CUP", "CVE", "CZK", "DKK", "DOP", "DZD", "EGP", "ERN", "ETB", "EUR", "FJD",
+    "FKP", "GBP", "GEL", "GHS", "GIP", "GMD", "GTQ", "GYD", "HKD", "HNL", "HTG", "HUF", "IDR", "ILS", "INR", "IRR", "JMD", "KES", "KGS",
+    "KHR", "KPW", "KYD", "KZT", "LAK", "LBP", "LKR", "LRD", "LSL", "MAD", "MDL", "MGA", "MKD", "MMK", "MNT", "MOP", "MRU", "MUR", "MVR",
+    "MWK", "MXN", "MYR", "MZN", "NAD", "NGN", "NIO", "NOK", "NPR", "NZD", "PAB", "PEN", "PGK", "PHP", "PKR", "PLN", "QAR", "RON", "RSD",
+    "RUB", "SAR", "SBD", "SCR", "SDG", "SEK", "SGD", "SHP", "SLE", "SOS", "SRD", "SSP", "STN", "SVC", "SYP", "SZL", "THB", "TJS", "TMT",
+    "TOP", "TRY", "TTD", "TWD", "TZS", "UAH", "USD", "UYU", "UZS", "VED", "VES", "WST", "XCD", "XCG", "YER", "ZAR", "ZMW", "ZWG",
+];
 
 impl Currency {
     /// The currency with this upper-case alphabetic code, if it is one in use.
@@ -54,10 +60,9 @@ impl Currency {
         if !bytes.iter().all(u8::is_ascii_uppercase) {
             return None;
         }
-        let exponent = match EXPONENTS.iter().find(|(known, _)| *known == code) {
-            Some((_, exponent)) => *exponent,
-            None if TWO_DECIMALS.split_ascii_whitespace().any(|known| known == code) => 2,
-            None => return None,
+        let exponent = match EXPONENTS.binary_search_by_key(&code, |(known, _)| *known) {
+            Ok(place) => EXPONENTS[place].1,
+            Err(_) => TWO_DECIMALS.binary_search(&code).ok().map(|_| 2)?,
         };
         Some(Self { code: bytes, exponent })
     }
@@ -96,6 +101,16 @@ pub const AMOUNT_MINOR_MAX: i64 = 999_999_999_999;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_listed_currency_is_found() {
+        let listed = EXPONENTS.iter().map(|(code, exponent)| (*code, *exponent)).chain(TWO_DECIMALS.iter().map(|code| (*code, 2)));
+        let mut seen = std::collections::BTreeSet::new();
+        for (code, exponent) in listed {
+            assert_eq!(Currency::from_code(code).map(|currency| currency.exponent()), Some(exponent), "{code}");
+            assert!(seen.insert(code), "{code} is listed twice");
+        }
+    }
 
     #[test]
     fn currencies_carry_their_exponent() {

@@ -4,6 +4,7 @@ use super::{
     decision::{Charge, Claim, Verdict},
     facts::{Balance, CardFile, CardStatus},
     limits::{CounterKey, Limit, Used},
+    money::AMOUNT_MINOR_MAX,
     reason::Reason,
     request::AuthRequest,
     time::{Timestamp, Window, WindowStarts},
@@ -23,6 +24,9 @@ pub trait Position {
 /// sure that the file [agrees](CardFile::agrees) and that `now` is before the request's deadline.
 #[must_use]
 pub fn decide(request: &AuthRequest, file: Option<&CardFile>, starts: &WindowStarts, now: Timestamp, position: &impl Position) -> Verdict {
+    if !(1..=AMOUNT_MINOR_MAX).contains(&request.amount.minor) {
+        return Verdict::declined(Reason::InvalidAmount);
+    }
     let Some(file) = file else {
         return Verdict::declined(Reason::CardNotFound);
     };
@@ -42,13 +46,12 @@ pub fn decide(request: &AuthRequest, file: Option<&CardFile>, starts: &WindowSta
     if let Some(refusal) = grant.within_funds(position.balance()) {
         return refusal;
     }
-    // Nothing can decline any more.
-    Verdict::Approved {
-        amount: grant.amount,
-        partial: grant.amount < request.amount.minor,
-        charges: charges(request, file, starts, position),
-        claim: grant.bound,
+    let charges = charges(request, file, starts, position);
+    if overflows(grant.amount, position.balance(), &charges) {
+        return Verdict::declined(Reason::SystemError);
     }
+    // Nothing can decline any more.
+    Verdict::Approved { amount: grant.amount, partial: grant.amount < request.amount.minor, charges, claim: grant.bound }
 }
 
 /// The counters that an approval of `request` would add to, and that a decision therefore needs to know.
@@ -185,6 +188,13 @@ fn within_count_limits(request: &AuthRequest, file: &CardFile, starts: &WindowSt
 
 fn charges(request: &AuthRequest, file: &CardFile, starts: &WindowStarts, position: &impl Position) -> Vec<Charge> {
     counters(request, file, starts).map(|(_, key)| Charge { key, before: position.used(&key) }).collect()
+}
+
+/// Whether a sum that the approval is added to would not fit into 64 bits. The guards need not notice: a counter that only caps the
+/// number of approvals adds up amounts as well.
+fn overflows(amount: i64, balance: Balance, charges: &[Charge]) -> bool {
+    let full = |Used { amount: before, count }: Used| before.checked_add(amount).is_none() || count.checked_add(1).is_none();
+    balance.held.checked_add(amount).is_none() || charges.iter().any(|charge| full(charge.before))
 }
 
 #[cfg(test)]

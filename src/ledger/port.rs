@@ -1,5 +1,6 @@
 //! The port: what a lane hands to the store, and what it learns.
 
+use super::store::{SchemaState, StoreError};
 use crate::domain::{
     decision::Decision,
     facts::Balance,
@@ -11,7 +12,29 @@ use crate::domain::{
     request::{Channel, Country, Digest, Mcc},
     time::Timestamp,
 };
+use crate::facts::FactSource;
 use std::{collections::HashMap, sync::Arc};
+
+/// A store as the daemon holds it: it hands out ledgers and facts, and says how it is. Cheap to clone.
+pub trait Store: FactSource + Clone {
+    /// What [`Store::ledger`] gives.
+    type Ledger: Ledger;
+
+    /// `postgresql` or `sqlite`.
+    const NAME: &'static str;
+
+    /// A ledger with a connection of its own, made on first use.
+    fn ledger(&self) -> Self::Ledger;
+
+    /// How the schema compares with this build's.
+    fn schema(&self) -> impl Future<Output = Result<SchemaState, StoreError>> + Send;
+
+    /// The settings that decide what survives a power cut, in words.
+    fn durability(&self) -> impl Future<Output = Result<String, StoreError>> + Send;
+
+    /// Whether it answers now.
+    fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
 
 /// A connection to the store that commits decisions. Each lane owns one, so nothing waits for a pool.
 ///

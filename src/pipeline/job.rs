@@ -1,11 +1,17 @@
 //! What travels: a job in, an answer out.
 
 use crate::{
-    domain::{decision::Decision, ids::RequestId, reason::Reason, request::AuthRequest},
-    ledger::Void,
+    domain::{
+        decision::Decision,
+        ids::{AccountId, RequestId},
+        limits::CounterKey,
+        money::Currency,
+        reason::Reason,
+        request::AuthRequest,
+    },
     telemetry::Spans,
 };
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use tokio::{sync::mpsc, time::Instant};
 
 /// A request on its way, with the one who waits for its answer.
@@ -22,6 +28,12 @@ pub struct Job {
     pub lossy_reply: bool,
     /// Who waits.
     pub requester: Box<dyn Requester>,
+}
+
+/// The pipeline as the edges see it.
+pub trait Intake: Clone + Send + Sync + 'static {
+    /// Takes a job in. Does not block; every job's requester is answered, sooner or later.
+    fn submit(&self, job: Job);
 }
 
 /// Whoever waits for an answer: a delivery's ticket, an HTTP handler. It is called once, or twice when it hands a fresh approval
@@ -52,30 +64,39 @@ pub struct Answer {
 
 /// An approval that exists only in the store so far. Whoever sends it must say what became of it; dropped without a word it
 /// counts as unheard, because then its hold stays.
-#[derive(Debug)]
 #[must_use]
 pub struct FreshApproval {
-    inner: Option<Inner>,
     deadline: Instant,
+    /// Whether the same bytes went to a second requester at the same time: then it can only be kept.
+    shared: bool,
+    open: Option<(Approval, mpsc::Sender<DeskOrder>)>,
 }
 
-#[derive(Debug)]
-struct Inner {
-    void: Void,
-    desk: mpsc::Sender<DeskOrder>,
+/// What taking an approval back needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Approval {
+    pub(crate) id: RequestId,
+    pub(crate) account: AccountId,
+    pub(crate) held: i64,
+    pub(crate) counters: Vec<CounterKey>,
+    pub(crate) currency: Currency,
+    /// Available on the account once it is taken back, minor units.
+    pub(crate) available_without: i64,
+    pub(crate) response: Arc<[u8]>,
+    pub(crate) decision: Decision,
 }
 
 /// What the late desk is asked to do.
-pub(super) enum DeskOrder {
-    /// Take the approval back at `at`, then answer the requester with what stands.
-    Void { void: Box<Void>, at: Instant, requester: Option<Box<dyn Requester>> },
+pub(crate) enum DeskOrder {
+    /// Take the approval back at `at`, then answer the requesters with what stands.
+    Void { approval: Approval, at: Instant, requesters: Vec<Box<dyn Requester>> },
     /// List the approval: its fate is unknown.
     Unheard(RequestId),
 }
 
 impl FreshApproval {
-    pub(super) fn new(void: Void, deadline: Instant, desk: mpsc::Sender<DeskOrder>) -> Self {
-        Self { inner: Some(Inner { void, desk }), deadline }
+    pub(super) fn new(approval: Approval, deadline: Instant, shared: bool, desk: mpsc::Sender<DeskOrder>) -> Self {
+        Self { deadline, shared, open: Some((approval, desk)) }
     }
 
     /// After this it must not be sent any more, but handed back by [`FreshApproval::void`].
@@ -86,10 +107,10 @@ impl FreshApproval {
 
     /// It certainly reached its requester, or the broker that keeps it for them.
     pub fn heard(mut self) {
-        self.inner = None;
+        self.open = None;
     }
 
-    /// It was handed over, and nobody can tell whether it arrived.
+    /// It was handed over, and nobody can tell whether it arrived: its hold stays, and it is listed.
     pub fn unheard(self) {
         drop(self);
     }
@@ -97,23 +118,53 @@ impl FreshApproval {
     /// It certainly was not sent. It is taken back once its deadline has passed, and `requester`, if there still is one,
     /// is answered with what stands then.
     pub fn void(mut self, requester: Option<Box<dyn Requester>>) {
-        if let Some(Inner { void, desk }) = self.inner.take() {
-            let order = DeskOrder::Void { void: Box::new(void), at: self.deadline, requester };
-            if desk.try_send(order).is_err() {
-                // The desk is bounded by the work in flight, so this is the end of a drain. The hold stays, as after a crash.
-                tracing::error!(event = "void_abandoned", "an approval could not be taken back; its hold stays until it is settled");
+        if self.shared {
+            let body = self.open.as_ref().map(|(approval, _)| (approval.response.clone(), approval.decision));
+            if let (Some(requester), Some((body, decision))) = (requester, body) {
+                let spans = Spans::default();
+                requester.answer(Answer { body, decision, reason: None, replayed: true, journaled: true, spans, fresh: None });
             }
+            return;
         }
+        if let Some((approval, desk)) = self.open.take() {
+            send(&desk, DeskOrder::Void { approval, at: self.deadline, requesters: requester.into_iter().collect() });
+        }
+    }
+}
+
+#[cfg(test)]
+impl FreshApproval {
+    /// An approval of 42.50 EUR whose desk a test holds.
+    pub(crate) fn at_desk(id: RequestId, response: Arc<[u8]>, deadline: Instant, desk: mpsc::Sender<DeskOrder>) -> Self {
+        #[expect(clippy::unwrap_used, reason = "the code is a constant")]
+        let currency = Currency::from_code("EUR").unwrap();
+        let (account, counters, decision) = (AccountId(1), Vec::new(), Decision::Approved);
+        Self::new(Approval { id, account, held: 4250, counters, currency, available_without: 0, response, decision }, deadline, false, desk)
     }
 }
 
 impl Drop for FreshApproval {
     fn drop(&mut self) {
-        if let Some(Inner { void, desk }) = self.inner.take() {
-            let id = void.id.clone();
-            if desk.try_send(DeskOrder::Unheard(id)).is_err() {
-                tracing::error!(event = "unheard_unlisted", authorization_id = void.id.as_str(), "an unheard approval could not be listed");
-            }
+        if let Some((approval, desk)) = self.open.take() {
+            send(&desk, DeskOrder::Unheard(approval.id));
         }
+    }
+}
+
+/// The desk's queue holds as many orders as there can be requests in flight, so it is full only when the desk is gone: at the
+/// end of a drain that ran out of time. The approval's hold stays then, as after a crash, and its delivery comes again.
+fn send(desk: &mpsc::Sender<DeskOrder>, order: DeskOrder) {
+    if let Err(refused) = desk.try_send(order) {
+        let (what, id) = match refused.into_inner() {
+            DeskOrder::Void { approval, .. } => ("void", approval.id),
+            DeskOrder::Unheard(id) => ("unheard", id),
+        };
+        tracing::error!(event = "desk_gone", order = what, authorization_id = id.as_str(), "an approval stays as it is in the store");
+    }
+}
+
+impl fmt::Debug for FreshApproval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FreshApproval").field("id", &self.open.as_ref().map(|(approval, _)| &approval.id)).finish_non_exhaustive()
     }
 }

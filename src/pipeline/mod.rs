@@ -1,10 +1,105 @@
 //! From a checked request to a committed decision. Knows no broker, no store driver, no HTTP.
 //!
+//! | file | part of a request's way |
+//! |---|---|
+//! | [`gather`] | finds its facts, picks its lane |
+//! | `queue` | waits for the lane; is declined from here when the lane is stuck |
+//! | `lane`, `batch` | is decided with others, and committed with them |
+//! | `book`, [`calendar`] | the money and the windows it is decided on |
+//! | `late` | is taken back, when it was approved too late |
+//! | [`decline`] | is declined without a decision in the journal, when the store is out |
+//!
 //! **Invariant**: nothing is answered while a commit that could still approve it is in flight, and no approval leaves without a
 //! durable hold.
 
-pub mod job;
+mod batch;
+mod book;
+pub mod calendar;
+pub mod deadline;
+pub mod decline;
+mod drain;
+pub mod gather;
+mod job;
+mod lane;
+mod late;
+mod queue;
 mod settings;
 
-pub use job::{Answer, FreshApproval, Job, Requester};
+pub use decline::WallClock;
+pub use gather::Pipeline;
+#[cfg(test)]
+pub(crate) use job::DeskOrder;
+pub use job::{Answer, FreshApproval, Intake, Job, Requester};
 pub use settings::Settings;
+
+use crate::{
+    facts::{FactSource, tiered::FactTiers},
+    ledger::Ledger,
+    telemetry::Telemetry,
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
+
+/// The tasks of a running pipeline.
+pub struct Running {
+    lanes: JoinSet<()>,
+    desk: JoinHandle<()>,
+}
+
+/// Starts the lanes and the late desk. `ledger` gives each of them a connection of its own.
+pub fn start<L: Ledger, S: FactSource>(
+    settings: Settings,
+    facts: FactTiers<S>,
+    ledger: impl Fn() -> L,
+    wall: &WallClock,
+    telemetry: &Telemetry,
+) -> (Pipeline<S>, Running) {
+    let declines = decline::Declines::new(wall.clone(), telemetry.clone(), settings.in_flight_max);
+    // Every request in flight may be ordered to be voided, and listed as unheard.
+    let (desk_sender, orders) = mpsc::channel(settings.in_flight_max.saturating_mul(2).max(1));
+    let desk = late::LateDesk::new(ledger(), orders, wall.clone(), telemetry.clone());
+    let mut lanes = JoinSet::new();
+    let mut senders = Vec::with_capacity(settings.lanes);
+    for _ in 0..settings.lanes {
+        let (sender, arrivals) = mpsc::channel(settings.lane_queue_max.max(1));
+        senders.push(sender);
+        let lane = lane::Lane {
+            ledger: ledger(),
+            facts: facts.clone(),
+            queue: queue::Queue::new(arrivals, settings.lane_queue_max, settings.shed_before, declines.clone()),
+            book: book::Book::new(settings.book_accounts_max, settings.book_counters_max),
+            calendars: calendar::Calendars::default(),
+            declines: declines.clone(),
+            desk: desk_sender.clone(),
+            wall: wall.clone(),
+            settings,
+            telemetry: telemetry.clone(),
+            recorder: telemetry.recorder(),
+        };
+        lanes.spawn(lane.run());
+    }
+    let in_flight = drain::InFlight::new(settings.in_flight_max);
+    let inner = gather::Inner { settings, facts, lanes: senders, declines, in_flight, telemetry: telemetry.clone() };
+    (Pipeline::new(inner), Running { lanes, desk: tokio::spawn(desk.run()) })
+}
+
+impl Running {
+    /// Resolves when a lane has ended, which none does by itself: a bug. Its requests are not answered; the process has to end so
+    /// that the broker delivers them again.
+    pub async fn broken(&mut self) {
+        if self.lanes.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends the lanes, which are idle by now, and lets the late desk finish. Answers still held by the edges keep the desk open.
+    pub async fn finish(mut self) {
+        self.lanes.shutdown().await;
+        drop(self.desk.await);
+    }
+}
+
+#[cfg(test)]
+mod tests;

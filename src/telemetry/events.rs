@@ -1,201 +1,400 @@
 //! Everything worth telling, by name. One function is one log line and one metric.
+//!
+//! Lines above `debug` are for an operator to act on; what can happen thousands of times a second is throttled and says how often it
+//! happened. Per request there is one line, at `debug`.
 
-use super::{Recorder, Span, Spans};
+pub use super::labels::{CacheResult, CommitOutcome, Dependency, PublishOutcome, RedisCommand, Role, Settlement, Tier};
+
+use super::{
+    Exposition, Readiness, Recorder, Span, SpanReport, Spans,
+    exposition::to_prometheus,
+    metrics::Metrics,
+    slow::{SLOW_US, Sample, Slow, inside_us},
+    throttle::Throttle,
+};
 use crate::domain::{decision::Decision, reason::Reason};
-use std::{sync::Arc, time::Duration};
+use prometheus_client::{encoding::text, registry::Registry};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Between two lines about the same trouble.
+const REPEAT_AFTER: Duration = Duration::from_secs(10);
+/// The queue that is named in metrics unless [`Telemetry::for_queue`] says otherwise.
+const DEFAULT_QUEUE: &str = "jit-funding-queue";
 
 /// The handle through which the daemon tells what happens. Cheap to clone; one per daemon, none global.
-#[derive(Clone, Debug, Default)]
-pub struct Telemetry {}
-
-/// Which cache tier was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tier {
-    /// In this process.
-    Memory,
-    /// Redis.
-    Redis,
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    inner: Arc<Inner>,
 }
 
-/// What a tier answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CacheResult {
-    /// Had it.
-    Hit,
-    /// Did not have it.
-    Miss,
-    /// Had it, but of another moment than the rest, or too old.
-    Stale,
-    /// Failed or was too slow.
-    Error,
-    /// Was not asked.
-    Bypass,
+#[derive(Debug)]
+struct Inner {
+    metrics: Arc<Metrics>,
+    slow: Slow,
+    /// Whether the role was ever connected, by role: only then another connection is a reconnect.
+    connected_once: [AtomicBool; Role::ALL.len()],
+    cache_trouble: Throttle,
+    commit_trouble: Throttle,
+    dead_letter_trouble: Throttle,
+    unheard_trouble: Throttle,
+    shed_trouble: Throttle,
 }
 
-/// What became of a published message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PublishOutcome {
-    /// The broker has it.
-    Confirmed,
-    /// No queue takes it.
-    Returned,
-    /// The broker refused it.
-    Nacked,
-    /// No confirm in time, or the connection was lost: fate unknown.
-    Timeout,
+/// Counts of a daemon's life. Decisions and replays are those of both edges, the rest are deliveries of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Decisions made.
+    pub decided: u64,
+    /// Requests answered from the journal, conflicts included.
+    pub replayed: u64,
+    /// Deliveries taken.
+    pub received: u64,
+    /// Deliveries acknowledged after their response was confirmed.
+    pub answered: u64,
+    /// Deliveries acknowledged after their dead letter was confirmed.
+    pub dead_lettered: u64,
+    /// Deliveries left for the broker to deliver again.
+    pub returned: u64,
 }
 
-/// How a delivery ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Settlement {
-    /// Acknowledged after its response was confirmed.
-    Answered,
-    /// Acknowledged after its dead letter was confirmed.
-    DeadLettered,
-    /// Not acknowledged: the broker will deliver it again.
-    Returned,
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { decided, replayed, received, answered, dead_lettered, returned } = self;
+        write!(
+            f,
+            "decided={decided} replayed={replayed} received={received} answered={answered} dead_lettered={dead_lettered} returned={returned}"
+        )
+    }
 }
 
-/// How a commit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CommitOutcome {
-    /// Durable.
-    Committed,
-    /// A guard failed: decided again.
-    Rejected,
-    /// A lock or the statement ran out of time.
-    Contended,
-    /// Deadlock or the like: sent again.
-    Transient,
-    /// No connection.
-    Unreachable,
-    /// The answer was lost: sent again until known.
-    Unknown,
-    /// Not acceptable: the batch is halved.
-    Refused,
-}
-
-/// What the daemon depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dependency {
-    /// PostgreSQL or SQLite.
-    Store,
-    /// Redis.
-    Redis,
-    /// RabbitMQ.
-    Broker,
-}
-
-/// Which of the two broker connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Takes deliveries, acks.
-    Consumer,
-    /// Publishes, waits for confirms.
-    Publisher,
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::for_queue(DEFAULT_QUEUE)
+    }
 }
 
 impl Telemetry {
+    /// Telemetry of a daemon that takes its requests from this queue; the name only labels metrics.
+    #[must_use]
+    pub fn for_queue(queue: &str) -> Self {
+        let throttle = || Throttle::new(REPEAT_AFTER);
+        let inner = Inner {
+            metrics: Arc::new(Metrics::new(queue)),
+            slow: Slow::default(),
+            connected_once: Default::default(),
+            cache_trouble: throttle(),
+            commit_trouble: throttle(),
+            dead_letter_trouble: throttle(),
+            unheard_trouble: throttle(),
+            shed_trouble: throttle(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether the daemon is ready, by named checks; also shown as `jitauth_ready` and `jitauth_draining`.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.metrics().readiness.clone()
+    }
+
+    /// All metrics as text. Takes about a millisecond: not for an async worker thread.
+    ///
+    /// # Errors
+    /// When a metric could not be formatted, which does not happen.
+    pub fn scrape(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("jitauth");
+        registry.register_collector(Box::new(Arc::clone(&self.inner.metrics)));
+        let mut text = String::with_capacity(64 * 1024);
+        text::encode(&mut text, &registry)?;
+        Ok(match exposition {
+            Exposition::OpenMetrics => text,
+            Exposition::Prometheus => to_prometheus(&text),
+        })
+    }
+
+    /// The latencies of every span since start, all writers together. Takes about a millisecond.
+    #[must_use]
+    pub fn report(&self) -> Vec<SpanReport> {
+        self.metrics().recorders.report()
+    }
+
     /// A set of histograms for one writer (a lane, the publisher, the HTTP edge), read together by scrapes.
     #[must_use]
     pub fn recorder(&self) -> Arc<Recorder> {
-        Arc::new(Recorder::default())
+        self.metrics().recorders.add()
     }
 
-    /// A request was decided and its answer handed to the edge.
+    /// This dependency will be used: its `up` shows as 0 until it reports. Unused ones are not shown at all.
+    pub fn expects(&self, dependency: Dependency) {
+        let metrics = self.metrics();
+        metrics.dependency_up.set(dependency as usize, 0);
+        if dependency == Dependency::Broker {
+            for role in Role::ALL {
+                metrics.broker.connection_up.set(*role as usize, 0);
+                metrics.broker.connection_blocked.set(*role as usize, 0);
+            }
+        }
+    }
+
+    /// Shows `dropped`, where the log writer counts the lines it had to drop.
+    pub fn log_dropped_by(&self, dropped: Arc<AtomicU64>) {
+        // Only the first log writer of a process is shown; there is no second one.
+        drop(self.metrics().log_dropped.set(dropped));
+    }
+
+    /// Reasons that messages may be dead-lettered for, to be shown from the start.
+    pub fn dead_letter_reasons(&self, reasons: &[&'static str]) {
+        reasons.iter().for_each(|reason| self.metrics().count_dead_letters(reason, 0));
+    }
+
+    /// What became of everything so far: the last line of a drain.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let metrics = self.metrics();
+        let settled = |settlement: Settlement| metrics.broker.settled.get(settlement as usize);
+        Tally {
+            decided: metrics.authorizations.total(),
+            replayed: metrics.duplicates.total(),
+            received: metrics.broker.received.total(),
+            answered: settled(Settlement::Answered),
+            dead_lettered: settled(Settlement::DeadLettered),
+            returned: settled(Settlement::Returned),
+        }
+    }
+
+    /// A request was decided and its answer handed to the edge. `spans` needs no [`Span::Total`]. Counts one authorization; so do
+    /// [`conflicted`](Self::conflicted), [`invalid_input`](Self::invalid_input) and [`shed`](Self::shed), each by itself.
     pub fn decided(&self, decision: Decision, reason: Option<Reason>, spans: &Spans) {
-        let _ = (decision, reason, spans);
+        self.metrics().count_authorization(decision, reason);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.metrics().last_decision.set(0, micros(now));
+        let inside = inside_us(spans);
+        if inside >= SLOW_US {
+            self.inner.slow.offer(Sample { decision, reason, spans: *spans, total_us: inside });
+        }
+        tracing::debug!(event = "decided", decision = decision.name(), reason = reason.map(Reason::name), inside_us = inside);
+    }
+
+    /// An answer was written to its requester. `spans` are all there are, [`Span::Total`] included. Counts nothing: it looks for
+    /// answers that were slow on their way back only.
+    pub fn answered(&self, decision: Decision, reason: Option<Reason>, spans: &Spans) {
+        let Some(total_us) = spans.get(Span::Total) else { return };
+        if total_us >= SLOW_US && inside_us(spans) < SLOW_US {
+            self.inner.slow.offer(Sample { decision, reason, spans: *spans, total_us });
+        }
     }
 
     /// A known id was answered with its stored bytes.
-    pub fn replayed(&self) {}
+    pub fn replayed(&self) {
+        self.metrics().duplicates.inc(0);
+    }
 
     /// A known id came with other material fields.
-    pub fn conflicted(&self) {}
+    pub fn conflicted(&self) {
+        self.metrics().duplicates.inc(1);
+        self.metrics().count_authorization(Decision::Declined, Some(Reason::DuplicateConflict));
+        tracing::debug!(event = "duplicate_conflict", "a known id came with other material fields");
+    }
 
     /// A body was not a request.
     pub fn invalid_input(&self, reason: Reason, detail: &str) {
-        let _ = (reason, detail);
+        self.metrics().count_invalid_input(reason);
+        self.metrics().count_authorization(Decision::Declined, Some(reason));
+        tracing::debug!(event = "invalid_input", reason = reason.name(), detail, "a body is not a request");
     }
 
     /// A request carried fields that are not known.
     pub fn unknown_fields(&self, fields: u32) {
-        let _ = fields;
+        self.metrics().unknown_fields.add(0, u64::from(fields));
     }
 
     /// `sent_at` was more than a second in the future.
     pub fn clock_skewed(&self, ahead: Duration) {
-        let _ = ahead;
+        self.metrics().clock_skew.inc(0);
+        self.metrics().clock_skew_last.set(0, micros(ahead));
+        tracing::debug!(event = "clock_skewed", ahead_us = micros(ahead), "a request comes from the future");
     }
 
     /// A request was late when `span` was reached.
     pub fn deadline_exceeded(&self, span: Span) {
-        let _ = span;
+        self.metrics().deadline_exceeded.inc(span as usize);
     }
 
     /// An approval was taken back because it could not be sent in time.
-    pub fn approval_voided(&self) {}
+    pub fn approval_voided(&self) {
+        self.metrics().voided.inc(0);
+        tracing::debug!(event = "approval_voided", "an approval could not be sent in time and was taken back");
+    }
 
     /// An approval's fate is unknown: its hold stays, and it is listed in the store.
-    pub fn approval_unheard(&self) {}
+    pub fn approval_unheard(&self) {
+        self.metrics().unheard.inc(0);
+        if let Some(count) = self.inner.unheard_trouble.pass() {
+            tracing::warn!(
+                event = "approvals_unheard",
+                count,
+                "nobody can tell whether these approvals arrived; their holds stay until settled (authorizations with unheard set)"
+            );
+        }
+    }
 
     /// A request was answered without a decision in the journal, because we could not decide it in time.
     pub fn shed(&self, reason: Reason) {
-        let _ = reason;
+        self.metrics().count_authorization(Decision::Declined, Some(reason));
+        if let Some(count) = self.inner.shed_trouble.pass() {
+            tracing::warn!(
+                event = "requests_shed",
+                count,
+                reason = reason.name(),
+                "requests were declined because they could not be decided in time; look for a dependency that is down or slow, or for overload"
+            );
+        }
     }
 
     /// A batch was committed, or not.
     pub fn committed(&self, outcome: CommitOutcome, decisions: usize, took: Duration) {
-        let _ = (outcome, decisions, took);
+        let metrics = self.metrics();
+        metrics.db_transactions.inc(outcome as usize);
+        metrics.db_transaction.observe(took.as_secs_f64());
+        if outcome == CommitOutcome::Committed {
+            metrics.batch_decisions.observe(decisions as f64);
+        }
+        // A guard that fails is the design at work; the others are the store's trouble.
+        let trouble = !matches!(outcome, CommitOutcome::Committed | CommitOutcome::Rejected);
+        if trouble && let Some(count) = self.inner.commit_trouble.pass() {
+            tracing::warn!(event = "commits_failing", count, outcome = outcome.name(), decisions, "commits fail and are tried again");
+        }
     }
 
     /// One decision in a batch was not acceptable to the store.
     pub fn decision_refused(&self, error: &str) {
-        let _ = error;
+        tracing::error!(event = "decision_refused", error, "the store refused a decision for itself; it was answered system_error");
     }
 
     /// A cache tier answered.
     pub fn cache(&self, tier: Tier, result: CacheResult) {
-        let _ = (tier, result);
+        self.metrics().cache_requests.inc(tier as usize * CacheResult::ALL.len() + result as usize);
     }
 
-    /// A cache tier failed.
+    /// A cache tier failed. Writes a line only; [`cache`](Self::cache) counts.
     pub fn cache_failed(&self, tier: Tier, error: &str) {
-        let _ = (tier, error);
+        if let Some(count) = self.inner.cache_trouble.pass() {
+            tracing::warn!(
+                event = "cache_failing",
+                count,
+                tier = tier.name(),
+                error,
+                "a cache does not answer; the store is asked instead"
+            );
+        }
+    }
+
+    /// A Redis round trip ended, well or not.
+    pub fn redis_command(&self, command: RedisCommand, took: Duration) {
+        if let Some((_, histogram)) = self.metrics().redis_commands.get(command as usize) {
+            histogram.observe(took.as_secs_f64());
+        }
     }
 
     /// A dependency came or went. Logs only when it changed.
     pub fn dependency(&self, dependency: Dependency, up: bool, detail: &str) {
-        let _ = (dependency, up, detail);
+        let before = self.metrics().dependency_up.set(dependency as usize, u64::from(up));
+        if before == Some(u64::from(up)) {
+            return;
+        }
+        let name = dependency.name();
+        if up {
+            tracing::info!(event = "dependency_up", dependency = name, detail, "{name} can be used");
+        } else {
+            tracing::warn!(event = "dependency_down", dependency = name, detail, "{name} cannot be used; it is tried again");
+        }
     }
 
     /// A delivery arrived.
     pub fn received(&self, redelivered: bool) {
-        let _ = redelivered;
+        self.metrics().broker.received.inc(usize::from(redelivered));
     }
 
     /// A delivery was settled.
     pub fn settled(&self, settlement: Settlement) {
-        let _ = settlement;
+        self.metrics().broker.settled.inc(settlement as usize);
     }
 
     /// A message was dead-lettered.
     pub fn dead_lettered(&self, reason: &'static str) {
-        let _ = reason;
+        self.metrics().count_dead_letters(reason, 1);
+        if let Some(count) = self.inner.dead_letter_trouble.pass() {
+            tracing::warn!(
+                event = "messages_dead_lettered",
+                count,
+                reason,
+                "messages went to the dead letter queue; their x-detail says why"
+            );
+        }
     }
 
     /// A publish ended.
     pub fn published(&self, outcome: PublishOutcome) {
-        let _ = outcome;
+        self.metrics().broker.published.inc(outcome as usize);
     }
 
-    /// A broker connection was made, made again or lost.
+    /// A broker connection was made, made again or lost. Logs only when it changed.
     pub fn broker_connection(&self, role: Role, up: bool, detail: &str) {
-        let _ = (role, up, detail);
+        let before = self.metrics().broker.connection_up.set(role as usize, u64::from(up));
+        if before == Some(u64::from(up)) {
+            return;
+        }
+        if up {
+            // Whether a new connection is blocked will be told anew.
+            self.metrics().broker.connection_blocked.set(role as usize, 0);
+            if self.inner.connected_once[role as usize].swap(true, Relaxed) {
+                self.metrics().broker.reconnects.inc(role as usize);
+            }
+            tracing::info!(event = "broker_connected", role = role.name(), detail, "connected to the broker");
+        } else {
+            tracing::warn!(event = "broker_disconnected", role = role.name(), detail, "no connection to the broker; it is made again");
+        }
+    }
+
+    /// The broker blocked a connection (memory or disk alarm), or unblocked it. Logs only when it changed.
+    pub fn broker_blocked(&self, role: Role, blocked: bool) {
+        let before = self.metrics().broker.connection_blocked.set(role as usize, u64::from(blocked));
+        if before.unwrap_or(0) == u64::from(blocked) {
+            return;
+        }
+        if blocked {
+            tracing::warn!(event = "broker_blocked", role = role.name(), "the broker takes no messages: it is out of memory or disk");
+        } else {
+            tracing::info!(event = "broker_unblocked", role = role.name(), "the broker takes messages again");
+        }
     }
 
     /// Work in flight changed.
     pub fn in_flight(&self, jobs: usize) {
-        let _ = jobs;
+        self.metrics().in_flight.set(0, jobs as u64);
     }
+
+    /// How much work may be in flight.
+    pub fn in_flight_limit(&self, jobs: usize) {
+        self.metrics().in_flight_limit.set(0, jobs as u64);
+    }
+
+    pub(super) fn slow(&self) -> &Slow {
+        &self.inner.slow
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

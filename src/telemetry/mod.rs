@@ -3,10 +3,18 @@
 //! **Invariant**: no card token, no body and no unbounded label leaves through here.
 
 pub mod events;
+mod exposition;
+mod labels;
 pub mod log;
+mod metrics;
+pub mod readiness;
 pub mod recorder;
+pub mod slow;
 pub mod span;
+mod throttle;
 
 pub use events::Telemetry;
-pub use recorder::Recorder;
+pub use exposition::Exposition;
+pub use readiness::Readiness;
+pub use recorder::{Recorder, SpanReport};
 pub use span::{Span, Spans};

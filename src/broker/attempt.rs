@@ -1,0 +1,127 @@
+//! One try to publish one parcel, on a channel of its own.
+
+use super::{
+    connection::Link,
+    error::refused_on_channel,
+    publisher::{Load, Parcel},
+};
+use crate::telemetry::{Recorder, Span, Spans, Telemetry, events::PublishOutcome};
+use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep};
+
+/// What became of one try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The broker has it, in a queue.
+    Confirmed,
+    /// It is certainly in no queue: nothing is bound there, or we may not publish there.
+    Returned,
+    /// The broker said no (a full queue that rejects), which does not rule out that another queue took it.
+    Refused,
+    /// Nobody can tell: not confirmed in time, or the connection was lost.
+    Unknown,
+    /// It was not handed over: the channel was gone before.
+    NotSent,
+}
+
+/// The end of a try.
+pub(super) struct Attempted {
+    pub(super) parcel: Parcel,
+    pub(super) fate: Fate,
+    /// The channel, if it can be used again.
+    pub(super) channel: Option<Channel>,
+}
+
+/// What every try needs.
+pub(super) struct Surroundings {
+    pub(super) exchange: ShortString,
+    pub(super) failed_key: ShortString,
+    pub(super) confirm_timeout: Duration,
+    pub(super) link: Link,
+    pub(super) telemetry: Telemetry,
+    pub(super) recorder: Arc<Recorder>,
+}
+
+/// Publishes a parcel and waits for what becomes of it.
+///
+/// Nothing else is in flight on `channel`. That is what makes the outcome this parcel's own: lapin hands a returned message to
+/// whichever confirm is completed next, and completes the confirms of one `multiple` ack in no order, so among several in
+/// flight a lost answer can look confirmed, and a delivered approval returned.
+pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Surroundings>) -> Attempted {
+    if !channel.status().connected() {
+        return Attempted { parcel, fate: Fate::NotSent, channel: None };
+    }
+    let (exchange, key, properties, body) = parcel.addressed(&around);
+    parcel.ticket.about.tries += 1;
+    let begun = Instant::now();
+    let mut written = None;
+    let outcome = {
+        let handed_over = async {
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let confirm = channel.basic_publish(exchange, key, options, &body, properties).await?;
+            written = Some(Instant::now());
+            confirm.await
+        };
+        tokio::pin!(handed_over);
+        loop {
+            tokio::select! { biased;
+                outcome = &mut handed_over => break Some(outcome),
+                () = sleep(around.confirm_timeout) => {
+                    parcel.unheard(&around.telemetry);
+                    // While the broker does not read from us, what was handed over waits in a buffer and will be sent:
+                    // sending it again would only add copies.
+                    if !around.link.blocked() {
+                        break None;
+                    }
+                }
+            }
+        }
+    };
+    let (fate, told) = judge(outcome);
+    if let Some(told) = told {
+        around.telemetry.published(told);
+    }
+    if let (Fate::Confirmed, Load::Answer(_), Some(written)) = (fate, &parcel.load, written) {
+        record(&around.recorder, parcel.ticket.about.received, begun, written);
+    }
+    let channel = channel.status().connected().then_some(channel).filter(|_| told != Some(PublishOutcome::Timeout));
+    Attempted { parcel, fate, channel }
+}
+
+fn judge(outcome: Option<lapin::Result<Confirmation>>) -> (Fate, Option<PublishOutcome>) {
+    match outcome {
+        Some(Ok(Confirmation::Ack(None))) => (Fate::Confirmed, Some(PublishOutcome::Confirmed)),
+        Some(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => (Fate::Returned, Some(PublishOutcome::Returned)),
+        Some(Ok(Confirmation::Nack(None))) => (Fate::Refused, Some(PublishOutcome::Nacked)),
+        // The broker checks exchange and permission before it routes.
+        Some(Err(error)) if refused_on_channel(&error) => {
+            tracing::warn!(event = "publish_refused", %error, "the broker refuses a publish; check exchange and permissions");
+            (Fate::Returned, Some(PublishOutcome::Returned))
+        }
+        None | Some(Ok(Confirmation::NotRequested) | Err(_)) => (Fate::Unknown, Some(PublishOutcome::Timeout)),
+    }
+}
+
+fn record(recorder: &Recorder, received: Instant, begun: Instant, written: Instant) {
+    let mut spans = Spans::default();
+    spans.set(Span::Publish, written - begun);
+    spans.set(Span::Confirm, written.elapsed());
+    spans.set(Span::Total, written - received);
+    recorder.record(&spans);
+}
+
+impl Parcel {
+    fn addressed(&self, around: &Surroundings) -> (ShortString, ShortString, BasicProperties, Arc<[u8]>) {
+        match &self.load {
+            Load::Answer(answer) => {
+                let (exchange, key) =
+                    self.ticket.about.reply.as_ref().map(|reply| (reply.exchange.clone(), reply.key.clone())).unwrap_or_default();
+                (exchange, key, answer.properties.clone(), Arc::clone(&answer.body))
+            }
+            Load::DeadLetter(letter) => {
+                (around.exchange.clone(), around.failed_key.clone(), letter.properties.clone(), Arc::clone(&letter.body))
+            }
+        }
+    }
+}

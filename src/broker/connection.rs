@@ -1,0 +1,215 @@
+//! One connection to the broker, made again for ever.
+//!
+//! lapin's own recovery stays off. It heals connections but not channels, leaves confirms pending until it has reconnected
+//! and replays declarations that an operator may have changed meanwhile; so channels had to be rebuilt by us anyway, and one
+//! way back from every fault is easier to trust than two.
+
+use super::{BrokerError, Phase, Settings};
+use crate::telemetry::{Telemetry, events::Role};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures_util::StreamExt;
+use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+
+/// The first pause before something is tried again.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// What lived this long was well: the next pause is the first again.
+const WELL_AFTER: Duration = Duration::from_secs(1);
+/// A loss that raises no event is seen after this long at the latest.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a goodbye may take.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// Growing pauses with jitter, starting again once something has held for a while.
+pub(super) struct Pauses {
+    builder: ExponentialBuilder,
+    series: ExponentialBackoff,
+    max: Duration,
+}
+
+impl Pauses {
+    pub(super) fn up_to(max: Duration) -> Self {
+        // Jitter adds up to the pause itself, so the ceiling holds for half of it.
+        let builder =
+            ExponentialBuilder::new().with_min_delay(PAUSE_MIN).with_max_delay((max / 2).max(PAUSE_MIN)).with_jitter().without_max_times();
+        Self { series: builder.build(), builder, max }
+    }
+
+    pub(super) fn next(&mut self) -> Duration {
+        self.series.next().unwrap_or(self.max)
+    }
+
+    /// Notes how long the last success held.
+    pub(super) fn held(&mut self, since: Instant) {
+        if since.elapsed() >= WELL_AFTER {
+            self.series = self.builder.build();
+        }
+    }
+}
+
+/// Where the broker is, checked.
+pub(super) fn address(settings: &Settings) -> Result<AMQPUri, BrokerError> {
+    // The parser's message is dropped: it quotes the URL, password and all.
+    let mut uri: AMQPUri = settings.url.parse().map_err(|_quotes_the_url: String| BrokerError::Address)?;
+    uri.query.heartbeat = Some(u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX));
+    Ok(uri)
+}
+
+/// Connects once.
+pub(super) async fn dial(address: &AMQPUri, name: &str, patience: Duration) -> Result<Connection, BrokerError> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    match timeout(patience, Connection::connect_uri(address.clone(), properties)).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(BrokerError::Unreachable(format!("no answer within {} ms", patience.as_millis()))),
+    }
+}
+
+/// What is known about a connection.
+#[derive(Clone, Default)]
+pub(super) struct LinkState {
+    /// The connection, while it is up.
+    pub(super) connection: Option<Arc<Connection>>,
+    /// Whether the broker has stopped reading from it: a memory or disk alarm.
+    pub(super) blocked: bool,
+}
+
+/// A handle on a connection that is kept up.
+#[derive(Clone)]
+pub(super) struct Link {
+    state: watch::Receiver<LinkState>,
+    doubt: Arc<Notify>,
+}
+
+impl Link {
+    /// A handle, and the work that keeps the connection up until the daemon closes.
+    pub(super) fn new(
+        role: Role,
+        settings: &Settings,
+        telemetry: Telemetry,
+        phase: watch::Receiver<Phase>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), BrokerError> {
+        let (sender, state) = watch::channel(LinkState::default());
+        let doubt = Arc::new(Notify::new());
+        let keeper = Keeper {
+            role,
+            address: address(settings)?,
+            patience: settings.connect_timeout,
+            pauses: Pauses::up_to(settings.reconnect_max),
+            state: sender,
+            doubt: Arc::clone(&doubt),
+            telemetry,
+        };
+        Ok((Self { state, doubt }, keeper.run(phase)))
+    }
+
+    pub(super) fn state(&self) -> LinkState {
+        self.state.borrow().clone()
+    }
+
+    pub(super) fn blocked(&self) -> bool {
+        self.state.borrow().blocked
+    }
+
+    /// Resolves when something changed that has not been looked at by [`Link::seen`]; never when the daemon has closed.
+    pub(super) async fn changed(&mut self) {
+        if self.state.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(super) fn seen(&mut self) -> LinkState {
+        self.state.borrow_and_update().clone()
+    }
+
+    /// Waits until there is a connection.
+    pub(super) async fn connection(&mut self) -> Arc<Connection> {
+        loop {
+            if let Some(connection) = self.seen().connection {
+                return connection;
+            }
+            self.changed().await;
+        }
+    }
+
+    /// Says that something failed that may mean the connection is gone.
+    pub(super) fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+}
+
+struct Keeper {
+    role: Role,
+    address: AMQPUri,
+    patience: Duration,
+    pauses: Pauses,
+    state: watch::Sender<LinkState>,
+    doubt: Arc<Notify>,
+    telemetry: Telemetry,
+}
+
+impl Keeper {
+    async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+        tokio::select! { biased;
+            () = Phase::Closing.reached(&mut phase) => {}
+            () = self.keep() => {}
+        }
+        let last = self.state.send_replace(LinkState::default());
+        if let Some(connection) = last.connection {
+            let closed = timeout(CLOSE_MAX, connection.close(200, "closing".into())).await;
+            tracing::debug!(event = "broker_connection_closed", clean = matches!(closed, Ok(Ok(()))));
+        }
+    }
+
+    async fn keep(&mut self) {
+        loop {
+            match dial(&self.address, self.name(), self.patience).await {
+                Ok(connection) => self.watch_over(Arc::new(connection)).await,
+                Err(error) => self.telemetry.broker_connection(self.role, false, &error.to_string()),
+            }
+            sleep(self.pauses.next()).await;
+        }
+    }
+
+    async fn watch_over(&mut self, connection: Arc<Connection>) {
+        let since = Instant::now();
+        let mut events = connection.events_listener();
+        self.telemetry.broker_connection(self.role, true, "connected");
+        self.state.send_replace(LinkState { connection: Some(Arc::clone(&connection)), blocked: connection.status().blocked() });
+        let mut why = String::from("the connection was lost");
+        while connection.status().connected() {
+            tokio::select! { biased;
+                event = events.next() => match event {
+                    Some(Event::ConnectionBlocked(reason)) => self.block(Some(&reason)),
+                    Some(Event::ConnectionUnblocked) => self.block(None),
+                    Some(Event::Error(error)) => why = error.to_string(),
+                    Some(_) => {}
+                    None => break,
+                },
+                () = self.doubt.notified() => {}
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+        self.state.send_replace(LinkState::default());
+        self.telemetry.broker_connection(self.role, false, &why);
+        self.pauses.held(since);
+    }
+
+    fn block(&self, reason: Option<&str>) {
+        self.state.send_modify(|state| state.blocked = reason.is_some());
+        match reason {
+            Some(reason) => self.telemetry.broker_connection(self.role, false, &format!("blocked by the broker: {reason}")),
+            None => self.telemetry.broker_connection(self.role, true, "no longer blocked"),
+        }
+    }
+
+    const fn name(&self) -> &'static str {
+        match self.role {
+            Role::Consumer => "jitauth consume",
+            Role::Publisher => "jitauth publish",
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A delivery's ticket: the only handle that can ack it.
+
+use super::{
+    envelope,
+    publisher::{Load, Parcel},
+    reply::ReplyAddress,
+};
+use crate::{
+    codec::dead_letter::DeadLetterReason,
+    domain::time::Timestamp,
+    pipeline::{Answer, Requester},
+    telemetry::{Telemetry, events::Settlement},
+};
+use lapin::{Channel, message::Delivery, options::BasicAckOptions, types::ShortString};
+use std::sync::Arc;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
+
+/// A delivery that is not settled yet. Dropped unsettled it leaves the message unacknowledged, so that the broker delivers
+/// it again once the channel is gone.
+#[must_use = "a delivery must be settled"]
+pub(super) struct Ticket {
+    delivery: Delivery,
+    /// Keeps the channel of the delivery open, or it could not be acked any more.
+    _channel: Arc<Channel>,
+    /// One of as many as may be unsettled at once.
+    _permit: OwnedSemaphorePermit,
+    pub(super) about: About,
+    outbox: mpsc::Sender<Parcel>,
+    telemetry: Telemetry,
+    settled: bool,
+}
+
+/// What answering a delivery needs to know.
+pub(super) struct About {
+    /// Where the answer goes; `None` where it may not go anywhere.
+    pub(super) reply: Option<ReplyAddress>,
+    /// The request's id, where it was readable.
+    pub(super) id: Option<ShortString>,
+    /// When the bytes arrived.
+    pub(super) received: Instant,
+    /// When the requester stops listening.
+    pub(super) deadline: Instant,
+    /// How often its answer was published so far.
+    pub(super) tries: u32,
+    /// No queue took the answer until the deadline: what is answered from now on is dead-lettered.
+    pub(super) given_up: bool,
+}
+
+impl Ticket {
+    pub(super) fn new(
+        delivery: Delivery,
+        channel: Arc<Channel>,
+        permit: OwnedSemaphorePermit,
+        about: About,
+        outbox: mpsc::Sender<Parcel>,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self { delivery, _channel: channel, _permit: permit, about, outbox, telemetry, settled: false }
+    }
+
+    /// Whether the delivery can still be acked. If not, the broker delivers it again, to us or to somebody else.
+    pub(super) fn usable(&self) -> bool {
+        self.delivery.acker.usable()
+    }
+
+    /// What answers to this delivery are correlated by: its own correlation id, or the request's id.
+    pub(super) fn correlation(&self) -> Option<ShortString> {
+        self.delivery.properties.correlation_id().clone().or_else(|| self.about.id.clone())
+    }
+
+    /// The dead letter of this delivery.
+    pub(super) fn dead_letter(&self, reason: DeadLetterReason, detail: &str, at: Timestamp) -> envelope::DeadLetter {
+        envelope::dead_letter(&self.delivery, reason, detail, self.about.tries.max(1), at)
+    }
+
+    /// Hands a parcel to the publisher.
+    pub(super) fn send(self, load: Load) {
+        let outbox = self.outbox.clone();
+        // There is room for a parcel of every ticket, so this fails only when the publisher has ended.
+        if let Err(error) = outbox.try_send(Parcel { ticket: self, load }) {
+            error.into_inner().abandon();
+        }
+    }
+
+    /// Acknowledges the delivery, after which it is never delivered again.
+    pub(super) async fn ack(mut self, settlement: Settlement) {
+        let acked = matches!(self.delivery.acker.ack(BasicAckOptions::default()).await, Ok(true));
+        // `Ok(false)` means that nothing was sent: the channel is gone, and the broker delivers the message again.
+        self.settle(if acked { settlement } else { Settlement::Returned });
+    }
+
+    /// Leaves the delivery to be delivered again.
+    pub(super) fn give_back(mut self) {
+        self.settle(Settlement::Returned);
+    }
+
+    fn settle(&mut self, settlement: Settlement) {
+        if !std::mem::replace(&mut self.settled, true) {
+            self.telemetry.settled(settlement);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.settle(Settlement::Returned);
+    }
+}
+
+impl Requester for Ticket {
+    fn answer(self: Box<Self>, answer: Answer) {
+        let load = envelope::response(&self, answer);
+        self.send(Load::Answer(load));
+    }
+}

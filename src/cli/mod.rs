@@ -1,0 +1,175 @@
+//! The command line, one file per subcommand.
+//!
+//! **Invariant**: whatever ends a command other than well is an [`Error`] that says what happened and what to do next, and the exit
+//! code tells a supervisor which kind it is.
+
+pub mod demo;
+mod error;
+mod migrate;
+pub mod seed;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod topology;
+mod version;
+
+pub use error::{Error, Exit};
+
+use crate::{
+    config::{Config, Flag, Sources, StoreKind},
+    ledger::sqlite::Sqlite,
+};
+use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    thread,
+};
+
+const PROFILE_DEFAULT: &str = "embedded";
+
+/// Decides card authorizations just in time: in memory, guarded in the store.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "jitauth", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// File laid over the profile
+    #[arg(long, global = true, env = "JITAUTH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Profile: embedded, services, production, or the path of a .toml file
+    #[arg(long, global = true, env = "JITAUTH_PROFILE", value_name = "NAME|PATH", default_value = PROFILE_DEFAULT)]
+    profile: String,
+    /// How log lines look
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise
+    Auto,
+    /// One JSON object a line
+    Json,
+    /// For people
+    Pretty,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve,
+    /// See the whole thing work, with nothing installed
+    Demo(demo::DemoArgs),
+    /// Fill the store with test cards and load cards
+    Seed(seed::SeedArgs),
+    /// Create or update the store's schema
+    Migrate,
+    /// Exchanges and queues on the broker
+    #[command(subcommand)]
+    Topology(topology::TopologyCommand),
+    /// What this binary is
+    Version(version::VersionArgs),
+}
+
+impl Cli {
+    /// Reads the arguments of the process. Where they ask for help, prints it and ends with [`Exit::Ok`].
+    ///
+    /// # Errors
+    /// What clap found wrong has been printed then; the error carries the exit code only.
+    pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
+        Self::try_parse_from(arguments).map_err(|error| {
+            // Nobody is left to tell when the terminal is gone.
+            drop(error.print());
+            Error::told(match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+                ErrorKind::InvalidValue | ErrorKind::ValueValidation => Exit::BadFlagValue,
+                _ => Exit::Usage,
+            })
+        })
+    }
+
+    /// Loads the configuration that the arguments and `environment` ask for. `demo` and `version` bring their own, so that they
+    /// work whatever is configured.
+    ///
+    /// # Errors
+    /// [`Exit::Misconfigured`] with everything that is wrong.
+    pub fn config(&self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Error> {
+        let independent = matches!(self.command, Command::Demo(_) | Command::Version(_));
+        let environment = if independent { BTreeMap::new() } else { ours(environment)? };
+        let format = self.log_format.and_then(|format| format.to_possible_value());
+        let flags: Vec<Flag> = format
+            .map(|format| Flag { name: "--log-format", key: "log.format", value: format.get_name().to_owned() })
+            .into_iter()
+            .collect();
+        let profile = if independent || self.profile.is_empty() { PROFILE_DEFAULT } else { &self.profile };
+        let file = self.config.as_deref().filter(|path| !independent && !path.as_os_str().is_empty());
+        let sources = Sources { profile, file, environment: &environment, flags: &flags, cores: cores() };
+        Ok(Config::load(&sources)?)
+    }
+
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What went wrong, and what to do next.
+    pub async fn run(self, config: Config) -> Result<(), Error> {
+        match self.command {
+            Command::Serve => serve::run(config).await,
+            Command::Demo(args) => demo(&args).await,
+            Command::Seed(args) => Ok(seed::run(&args, &target(&config).await?).await?),
+            Command::Migrate => migrate::run(&config).await,
+            Command::Topology(command) => topology::run(command, &config).await,
+            Command::Version(args) => version::run(args),
+        }
+    }
+}
+
+/// Processor cores that this process may use; at least 1.
+#[must_use]
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Writes a line for people to standard output.
+///
+/// # Errors
+/// [`Exit::Failed`] when it cannot be written, unless the reader has gone away.
+pub(crate) fn say(line: &str) -> Result<(), Error> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Exit::Failed, format!("cannot write to standard output: {error}"), "give it somewhere to go"))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn demo(args: &demo::DemoArgs) -> Result<(), Error> {
+    let binary = std::env::current_exe()
+        .map_err(|error| Error::new(Exit::Failed, format!("this program cannot be found again: {error}"), "run it by its full path"))?;
+    Ok(demo::run(args, &binary).await?)
+}
+
+/// The store that `seed` fills. A SQLite file is made and migrated on the way, as `serve` does: there is nothing to set up.
+async fn target(config: &Config) -> Result<seed::Target, Error> {
+    Ok(match config.store {
+        StoreKind::Postgres => seed::Target::Postgres { url: config.postgres.url.clone() },
+        StoreKind::Sqlite => {
+            Sqlite::visit(&config.sqlite).await?.migrate().await?;
+            seed::Target::Sqlite { path: config.sqlite.path.clone() }
+        }
+    })
+}
+
+/// The variables that begin with `JITAUTH_`.
+fn ours(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<BTreeMap<String, String>, Error> {
+    let named = environment.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    named
+        .filter(|(name, _)| name.starts_with("JITAUTH_"))
+        .map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(Error::new(Exit::Misconfigured, format!("{name} is not UTF-8"), format!("set {name} to readable text"))),
+        })
+        .collect()
+}

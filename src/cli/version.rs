@@ -1,0 +1,24 @@
+//! `jitauth version`: what this binary is.
+
+use super::{Error, say};
+use clap::Args;
+use serde_json::json;
+use std::env::consts::{ARCH, OS};
+
+/// How to say it.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct VersionArgs {
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: VersionArgs) -> Result<(), Error> {
+    let version = env!("CARGO_PKG_VERSION");
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let rust = env!("CARGO_PKG_RUST_VERSION");
+    if args.json {
+        return say(&json!({"name": "jitauth", "version": version, "build": build, "arch": ARCH, "os": OS, "rust_min": rust}).to_string());
+    }
+    say(&format!("jitauth {version} ({build}, {ARCH}-{OS}, Rust {rust} or newer)"))
+}

@@ -1,0 +1,80 @@
+//! What waits in front of a lane, and what becomes of it when the lane is stuck.
+
+use super::{batch::Ready, decline::Declines};
+use crate::domain::reason::Reason;
+use std::{collections::VecDeque, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+
+/// A lane's queue. Bounded; requests whose deadline comes near while the lane waits for the store are declined from here.
+pub(super) struct Queue {
+    arrivals: mpsc::Receiver<Ready>,
+    waiting: VecDeque<Ready>,
+    waiting_max: usize,
+    shed_before: Duration,
+    /// When the first of `waiting` must be shed; no later than that, possibly earlier.
+    next_due: Option<Instant>,
+    declines: Declines,
+}
+
+impl Queue {
+    pub(super) fn new(arrivals: mpsc::Receiver<Ready>, waiting_max: usize, shed_before: Duration, declines: Declines) -> Self {
+        Self { arrivals, waiting: VecDeque::new(), waiting_max, shed_before, next_due: None, declines }
+    }
+
+    /// The next batch: whatever has queued up, at most `batch_max`. Waits for the first; `None` once all senders are gone.
+    pub(super) async fn batch(&mut self, batch_max: usize) -> Option<Vec<Ready>> {
+        if self.waiting.is_empty() {
+            let first = self.arrivals.recv().await?;
+            self.push(first);
+        }
+        while self.waiting.len() < batch_max
+            && let Ok(ready) = self.arrivals.try_recv()
+        {
+            self.push(ready);
+        }
+        let take = self.waiting.len().min(batch_max);
+        if take == self.waiting.len() {
+            self.next_due = None;
+        }
+        Some(self.waiting.drain(..take).collect())
+    }
+
+    /// Waits for `work`, which holds up the lane, and meanwhile takes arrivals in and declines what would be answered too late.
+    pub(super) async fn alongside<F: Future>(&mut self, work: F) -> F::Output {
+        tokio::pin!(work);
+        loop {
+            let next_due = self.next_due;
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Some(ready) = self.arrivals.recv(), if self.waiting.len() < self.waiting_max => self.push(ready),
+                () = tokio::time::sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() => self.shed(),
+            }
+        }
+    }
+
+    fn push(&mut self, ready: Ready) {
+        let due = self.due(&ready);
+        self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
+        self.waiting.push_back(ready);
+    }
+
+    /// When a request that still waits is declined. One that was late already when it came is not: it is journaled as such.
+    fn due(&self, ready: &Ready) -> Instant {
+        let job = &ready.job;
+        if job.deadline <= ready.queued { job.deadline + FAR } else { job.deadline.checked_sub(self.shed_before).unwrap_or(job.deadline) }
+    }
+
+    fn shed(&mut self) {
+        let now = Instant::now();
+        let (due, keep): (VecDeque<_>, _) = std::mem::take(&mut self.waiting).into_iter().partition(|ready| self.due(ready) <= now);
+        self.waiting = keep;
+        self.next_due = self.waiting.iter().map(|ready| self.due(ready)).min();
+        for ready in due {
+            self.declines.shed(ready.job, Reason::SystemUnavailable, now);
+        }
+    }
+}
+
+/// Longer than any store is waited for: a late request is not shed, because nobody listens for its answer any more.
+const FAR: Duration = Duration::from_secs(3600);

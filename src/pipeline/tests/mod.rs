@@ -1,0 +1,349 @@
+//! What the pipeline promises, on a paused clock.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod model;
+
+use self::model::{Fault, Model, Poison};
+use super::{Answer, Intake, Job, Pipeline, Requester, Running, Settings, WallClock};
+use crate::{
+    domain::{
+        decision::Decision,
+        facts::CardStatus,
+        ids::{AccountId, CardToken, MerchantId, RequestId},
+        money::{Currency, Money},
+        reason::Reason,
+        request::{AuthRequest, Channel, Country, Mcc, Merchant},
+        time::Timestamp,
+    },
+    facts::{
+        memory::{self, Memory},
+        tiered::FactTiers,
+    },
+    telemetry::{Spans, Telemetry},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// A pipeline on the model, and a requester that hands out what it is answered.
+struct Rig {
+    model: Model,
+    pipeline: Pipeline<Model>,
+    _running: Running,
+}
+
+/// The receiving end of a request.
+struct Waiting(mpsc::Receiver<(Instant, Answer)>);
+
+struct Asker(mpsc::Sender<(Instant, Answer)>);
+
+impl Requester for Asker {
+    fn answer(self: Box<Self>, answer: Answer) {
+        self.0.try_send((Instant::now(), answer)).unwrap();
+    }
+}
+
+impl Waiting {
+    async fn answer(&mut self) -> Answer {
+        self.0.recv().await.unwrap().1
+    }
+}
+
+fn rig() -> Rig {
+    let settings = Settings {
+        lanes: 1,
+        batch_max: 64,
+        lane_queue_max: 1000,
+        in_flight_max: 1000,
+        book_accounts_max: 100,
+        book_counters_max: 100,
+        deadline_default: MS(2000),
+        deadline_reserve: MS(50),
+        shed_before: MS(20),
+        fact_tries: 3,
+        drain_timeout: MS(1000),
+    };
+    let memory = memory::Settings { cards_max: 100, users_max: 100, ttl: MS(3_600_000), absent_ttl: MS(3_600_000) };
+    let (model, telemetry) = (Model::default(), Telemetry::default());
+    let started = Instant::now();
+    let wall: WallClock = Arc::new(move || Timestamp(1_772_619_307_000_000 + i64::try_from(started.elapsed().as_micros()).unwrap()));
+    let facts = FactTiers::new(Memory::new(memory), None, model.clone(), telemetry.clone());
+    let ledger = model.clone();
+    let (pipeline, running) = super::start(settings, facts, || ledger.clone(), &wall, &telemetry);
+    Rig { model, pipeline, _running: running }
+}
+
+impl Rig {
+    fn card(&self, number: i64, posted: i64) -> CardToken {
+        self.model.0.lock().card(number, posted, i64::MAX)
+    }
+
+    fn ask(&self, id: &str, card: &CardToken, minor: i64, deadline: Duration) -> Waiting {
+        let (sender, receiver) = mpsc::channel(2);
+        let now = Instant::now();
+        self.pipeline.submit(Job {
+            request: AuthRequest {
+                id: RequestId::new(id).unwrap(),
+                digest: digest(card, minor),
+                card: card.clone(),
+                user: None,
+                amount: Money { minor, currency: Currency::from_code("USD").unwrap() },
+                merchant: Merchant {
+                    id: MerchantId::new("m1").unwrap(),
+                    mcc: Mcc::from_code("5812").unwrap(),
+                    country: Country::from_code("NLD").unwrap(),
+                },
+                channel: Channel::Chip,
+                partial_approval: false,
+            },
+            received: now,
+            deadline: now + deadline,
+            spans: Spans::default(),
+            lossy_reply: false,
+            requester: Box::new(Asker(sender)),
+        });
+        Waiting(receiver)
+    }
+
+    fn fault(&self, faults: &[Fault]) {
+        self.model.0.lock().faults.extend(faults);
+    }
+
+    fn held(&self) -> i64 {
+        self.model.0.lock().held()
+    }
+}
+
+fn digest(card: &CardToken, minor: i64) -> [u8; 16] {
+    let mut digest = [0; 16];
+    digest[..8].copy_from_slice(&minor.to_le_bytes());
+    digest[8..].iter_mut().zip(card.as_str().bytes().rev()).for_each(|(to, from)| *to = from);
+    digest
+}
+
+fn heard(answer: Answer) -> Answer {
+    let mut answer = answer;
+    if let Some(fresh) = answer.fresh.take() {
+        fresh.heard();
+    }
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn approves_and_holds_until_the_money_is_gone() {
+    let rig = rig();
+    let card = rig.card(1, 100);
+    let mut waiting: Vec<_> = (0..5).map(|n| rig.ask(&format!("a{n}"), &card, 30, MS(1000))).collect();
+    let mut decisions = Vec::new();
+    for one in &mut waiting {
+        let answer = heard(one.answer().await);
+        decisions.push(answer.reason);
+    }
+    assert_eq!(decisions, [None, None, None, Some(Reason::InsufficientFunds), Some(Reason::InsufficientFunds)]);
+    assert_eq!(rig.held(), 90);
+    assert_eq!(rig.pipeline.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_committed_too_late_is_taken_back() {
+    let rig = rig();
+    let card = rig.card(1, 100);
+    rig.fault(&[Fault::Stall(MS(400))]);
+    let answer = rig.ask("late", &card, 30, MS(300)).answer().await;
+    assert_eq!((answer.decision, answer.reason, answer.journaled), (Decision::Declined, Some(Reason::DeadlineExceeded), true));
+    assert_eq!(rig.held(), 0);
+    assert!(rig.model.0.lock().counters.values().all(|used| used.amount == 0 && used.count == 0), "the counters are given back");
+    let again = rig.ask("late", &card, 30, MS(300)).answer().await;
+    assert_eq!((again.body, again.replayed), (answer.body, true), "a replay answers the same decline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_handed_back_unsent_is_taken_back_at_its_deadline() {
+    let rig = rig();
+    let card = rig.card(1, 100);
+    let mut answer = rig.ask("unsent", &card, 30, MS(300)).answer().await;
+    let (sender, receiver) = mpsc::channel(2);
+    answer.fresh.take().unwrap().void(Some(Box::new(Asker(sender))));
+    sleep(MS(100)).await;
+    assert_eq!(rig.held(), 30, "until its deadline it stays for a retry");
+    let (_, second) = Waiting(receiver).0.recv().await.unwrap();
+    assert_eq!((second.reason, rig.held()), (Some(Reason::DeadlineExceeded), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_keeps_an_approval_from_being_taken_back() {
+    let rig = rig();
+    let card = rig.card(1, 100);
+    let mut answer = rig.ask("kept", &card, 30, MS(300)).answer().await;
+    let replay = rig.ask("kept", &card, 30, MS(300)).answer().await;
+    assert_eq!((replay.body.clone(), replay.replayed), (answer.body.clone(), true));
+    let (sender, receiver) = mpsc::channel(2);
+    answer.fresh.take().unwrap().void(Some(Box::new(Asker(sender))));
+    let (_, second) = Waiting(receiver).0.recv().await.unwrap();
+    assert_eq!((second.body, second.decision, rig.held()), (answer.body, Decision::Approved, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_of_unknown_fate_is_held_and_listed() {
+    let rig = rig();
+    let card = rig.card(1, 100);
+    let answer = rig.ask("lost", &card, 30, MS(300)).answer().await;
+    drop(answer);
+    sleep(MS(1000)).await;
+    assert_eq!(rig.held(), 30);
+    assert!(rig.model.0.lock().unheard.contains(&RequestId::new("lost").unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_commit_is_resolved_by_sending_it_again() {
+    for fault in [Fault::LostAfter, Fault::LostBefore] {
+        let rig = rig();
+        let card = rig.card(1, 100);
+        rig.fault(&[fault, Fault::Unreachable, Fault::Contended]);
+        let answer = rig.ask("one", &card, 30, MS(2000)).answer().await;
+        assert_eq!((answer.decision, answer.replayed, rig.held()), (Decision::Approved, false, 30), "{fault:?}");
+        assert!(answer.fresh.is_some(), "{fault:?}: it is our own and nobody has seen it");
+        // The working copy is right afterwards: 70 are left.
+        let more = heard(rig.ask("two", &card, 71, MS(2000)).answer().await);
+        assert_eq!(more.reason, Some(Reason::InsufficientFunds), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_commit_is_not_answered_before_it_is_resolved() {
+    let rig = rig();
+    let card = rig.card(1, 100);
+    let mut faults = vec![Fault::LostAfter];
+    faults.extend([Fault::Unreachable; 40]);
+    rig.fault(&faults);
+    let asked = Instant::now();
+    let answer = rig.ask("one", &card, 30, MS(300)).answer().await;
+    assert!(asked.elapsed() > MS(1000), "answered after {:?}", asked.elapsed());
+    assert_eq!((answer.reason, rig.held()), (Some(Reason::DeadlineExceeded), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_facts_change_no_decision() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    let check = async |id: &str, expected: Option<Reason>| {
+        assert_eq!(heard(rig.ask(id, &card, 10, MS(1000)).answer().await).reason, expected, "{id}");
+    };
+    check("active", None).await;
+    rig.model.0.lock().set_status(&card, CardStatus::Inactive);
+    check("frozen", Some(Reason::CardInactive)).await;
+    rig.model.0.lock().set_status(&card, CardStatus::Active);
+    check("thawed", None).await;
+    let unknown = CardToken::new("crd_2").unwrap();
+    assert_eq!(rig.ask("none", &unknown, 10, MS(1000)).answer().await.reason, Some(Reason::CardNotFound));
+    rig.card(2, 1000);
+    assert_eq!(heard(rig.ask("some", &unknown, 10, MS(1000)).answer().await).reason, None);
+    // Money that came or went behind the lane's back.
+    rig.model.0.lock().balances.get_mut(&AccountId(1)).unwrap().posted = 25;
+    check("less", Some(Reason::InsufficientFunds)).await;
+    rig.model.0.lock().balances.get_mut(&AccountId(1)).unwrap().posted = 500;
+    check("more", None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_id_is_decided_once() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    // In one batch: the first one, a twin of it, and one with another amount.
+    let (mut first, mut twin) = (rig.ask("same", &card, 10, MS(1000)), rig.ask("same", &card, 10, MS(1000)));
+    let mut other = rig.ask("same", &card, 11, MS(1000));
+    let (first, twin, other) = (heard(first.answer().await), twin.answer().await, other.answer().await);
+    assert_eq!((first.body.clone(), true), (twin.body, twin.replayed));
+    assert_eq!((other.reason, other.journaled), (Some(Reason::DuplicateConflict), false));
+    // And in later ones.
+    let again = rig.ask("same", &card, 10, MS(1000)).answer().await;
+    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body, true, true));
+    assert_eq!(rig.ask("same", &card, 12, MS(1000)).answer().await.reason, Some(Reason::DuplicateConflict));
+    assert_eq!(rig.held(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_refuses_is_found_and_declined_alone() {
+    for (poison, journaled) in [(Poison::Approval, true), (Poison::Anything, false)] {
+        let rig = rig();
+        let card = rig.card(1, 1000);
+        rig.fault(&[Fault::Stall(MS(1))]);
+        rig.model.0.lock().poison = Some((RequestId::new("a3").unwrap(), poison));
+        let mut waiting: Vec<_> = (0..6).map(|n| rig.ask(&format!("a{n}"), &card, 10, MS(1000))).collect();
+        for (n, one) in waiting.iter_mut().enumerate() {
+            let answer = heard(one.answer().await);
+            let expected = (n == 3).then_some(Reason::SystemError);
+            assert_eq!((answer.reason, answer.journaled), (expected, n != 3 || journaled), "{n}");
+        }
+        assert_eq!(rig.held(), 50);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_behind_a_stuck_commit_is_declined_in_time() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    heard(rig.ask("warm", &card, 10, MS(1000)).answer().await);
+    rig.fault(&[Fault::Stall(MS(5000))]);
+    let mut stuck = rig.ask("stuck", &card, 10, MS(300));
+    sleep(MS(10)).await;
+    let asked = Instant::now();
+    let shed = rig.ask("behind", &card, 10, MS(300)).answer().await;
+    assert!(asked.elapsed() < MS(300), "declined after {:?}", asked.elapsed());
+    assert_eq!((shed.reason, shed.journaled), (Some(Reason::SystemUnavailable), false));
+    let again = rig.ask("behind", &card, 10, MS(300)).answer().await;
+    assert_eq!(again.body, shed.body, "until its deadline the same bytes");
+    assert_eq!(stuck.answer().await.reason, Some(Reason::DeadlineExceeded));
+    assert_eq!(rig.held(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_held_by_others_costs_its_own_requests_only() {
+    let rig = rig();
+    let (busy, free) = (rig.card(1, 1000), rig.card(2, 1000));
+    rig.model.0.lock().busy.insert(AccountId(1));
+    let (mut one, mut two) = (rig.ask("one", &busy, 10, MS(1000)), rig.ask("two", &free, 10, MS(1000)));
+    assert_eq!(one.answer().await.reason, Some(Reason::SystemUnavailable));
+    assert_eq!(heard(two.answer().await).reason, None);
+    assert_eq!(rig.model.0.lock().journal.len(), 2, "both are journaled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_out_costs_declines_before_the_deadline_and_nothing_after() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    heard(rig.ask("warm", &card, 10, MS(1000)).answer().await);
+    rig.fault(&[Fault::Unreachable; 8]);
+    let asked = Instant::now();
+    let answer = rig.ask("down", &card, 10, MS(100)).answer().await;
+    assert!(asked.elapsed() < MS(100));
+    assert_eq!((answer.reason, answer.journaled), (Some(Reason::SystemUnavailable), false));
+    rig.model.0.lock().faults.clear();
+    assert_eq!(heard(rig.ask("up", &card, 10, MS(100)).answer().await).reason, None);
+    assert_eq!(rig.held(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_request_is_journaled_without_effect_and_without_facts() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    let answer = rig.ask("old", &card, 10, MS(0)).answer().await;
+    assert_eq!((answer.reason, answer.journaled), (Some(Reason::DeadlineExceeded), true));
+    let world = rig.model.0.lock();
+    assert_eq!((world.held(), world.fetches, world.journal.len()), (0, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_on_a_cold_card_reads_its_facts_once() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    let mut waiting: Vec<_> = (0..20).map(|n| rig.ask(&format!("a{n}"), &card, 1, MS(1000))).collect();
+    for one in &mut waiting {
+        heard(one.answer().await);
+    }
+    assert_eq!(rig.model.0.lock().fetches, 1);
+}
