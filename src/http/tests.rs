@@ -3,11 +3,7 @@
 
 use super::{BindError, Parts, Server, Settings};
 use crate::{
-    domain::{
-        decision::Decision,
-        ids::RequestId,
-        reason::Reason,
-    },
+    domain::{decision::Decision, ids::RequestId, reason::Reason},
     pipeline::{Answer, DeskOrder, FreshApproval, Intake, Job, Requester},
     telemetry::{Exposition, Readiness, Span, Telemetry},
 };
