@@ -63,6 +63,8 @@ static TURNS: RwLock<()> = RwLock::const_new(());
 pub(crate) enum Turn {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
+    /// Of a test that has its turn and wants another place: taking a second turn could wait for ever behind one that waits.
+    Taken,
 }
 
 impl Turn {
