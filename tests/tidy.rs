@@ -79,7 +79,7 @@ const TOP: &[&str] = &["app", "cli", "main", "lib"];
 const DRIVERS: &[(&str, &[&str])] = &[
     ("lapin", &["broker"]),
     ("fred", &["facts::redis"]),
-    ("sqlx", &["ledger", "cli::seed"]),
+    ("sqlx", &["ledger", "cli::seed", "cli::demo"]),
     ("axum", &["http"]),
     ("hyper", &["http", "cli::demo", "bench"]),
     ("hyper_util", &["http", "cli::demo", "bench"]),
