@@ -2,6 +2,7 @@
 //!
 //! `cargo test` runs what needs no service and says what it skipped; `make test` runs everything.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
+#![expect(clippy::print_stderr, reason = "what a failed test prints is read by a person")]
 
 mod decides_over_amqp;
 mod decides_over_http;
