@@ -3,9 +3,14 @@
 //! `cargo test` runs what needs no service and says what it skipped; `make test` runs everything.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
 
+mod answers_duplicates_identically;
+mod crowd;
 mod decides_over_amqp;
 mod decides_over_http;
+mod drains;
 mod ledger_conforms;
+mod never_overspends;
 mod outcomes;
 mod stands_on_its_own_services;
 mod support;
+mod survives_kill_9;
