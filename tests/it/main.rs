@@ -4,10 +4,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
 #![expect(clippy::print_stderr, reason = "what a failed test prints is read by a person")]
 
+mod answers_duplicates_identically;
+mod crowd;
 mod decides_over_amqp;
 mod decides_over_http;
+mod drains;
 mod ledger_conforms;
+mod never_overspends;
 mod outcomes;
 mod stands_on_its_own_services;
 #[expect(dead_code, reason = "the promises that use the rest of it come next; delete this line with the last of them")]
 mod support;
+mod survives_kill_9;
