@@ -9,10 +9,14 @@ mod crowd;
 mod decides_over_amqp;
 mod decides_over_http;
 mod drains;
+mod late_is_void;
 mod ledger_conforms;
 mod never_overspends;
 mod outcomes;
+mod round_trips;
+mod stale;
+mod stale_cache_cannot_approve;
+mod stale_cache_cannot_decline;
 mod stands_on_its_own_services;
-#[expect(dead_code, reason = "the promises that use the rest of it come next; delete this line with the last of them")]
 mod support;
 mod survives_kill_9;
