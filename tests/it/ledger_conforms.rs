@@ -45,6 +45,7 @@ on_every_store! {
         one_id_raced_by_two_ledgers_holds_once
         one_bad_decision_keeps_the_whole_group_out
         a_poisoned_group_is_refused_and_its_halves_commit
+        a_counter_that_can_count_no_further_stays
         positions_leave_out_what_does_not_exist
     }
     guards {

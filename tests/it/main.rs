@@ -2,16 +2,21 @@
 //!
 //! `cargo test` runs what needs no service and says what it skipped; `make test` runs everything.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
+#![expect(clippy::print_stderr, reason = "what a failed test prints is read by a person")]
 
+mod answers_duplicates_identically;
+mod crowd;
 mod decides_over_amqp;
 mod decides_over_http;
+mod drains;
 mod late_is_void;
 mod ledger_conforms;
+mod never_overspends;
 mod outcomes;
 mod round_trips;
-mod sheds;
 mod stale;
 mod stale_cache_cannot_approve;
 mod stale_cache_cannot_decline;
 mod stands_on_its_own_services;
 mod support;
+mod survives_kill_9;

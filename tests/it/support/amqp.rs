@@ -225,6 +225,11 @@ impl Mailbox {
         self.messages.lock().clone()
     }
 
+    /// How many messages arrived so far.
+    pub(crate) fn count(&self) -> usize {
+        self.messages.lock().len()
+    }
+
     /// Waits for the first message with this id.
     pub(crate) async fn response(&self, id: &str) -> Message {
         eventually(&format!("a response to {id}"), async || self.all_for(id).into_iter().next()).await
