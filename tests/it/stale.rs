@@ -139,7 +139,7 @@ impl Rig {
             }
         }
         self.store.check_books_but_caps().await;
-        println!("stale caches: {:?}", self.tally);
+        eprintln!("stale caches: {:?}", self.tally);
     }
 
     async fn check(&mut self, case: &Case, road: Road) {
