@@ -142,13 +142,13 @@ async fn a_warm_decision_costs_no_redis_command_and_one_statement_per_batch() {
     eprintln!("round_trips: {decisions} warm decisions in {batches} batches, {mean:.2} a batch; PostgreSQL {asked:?}; Redis {commanded:?}");
     assert_eq!(grew("jitauth_commit_batch_decisions_sum"), decisions, "every decision was committed once");
     assert_eq!(grew("jitauth_commit_batch_decisions_count"), batches);
-    assert_eq!(after.cache("memory", "miss"), counted.cache("memory", "miss"), "a warm decision finds its facts in memory");
 
     let of = |what: &str| asked.iter().filter(|(query, _)| query.contains(what)).map(|(_, calls)| calls).sum::<i64>();
     assert_eq!(of("jit_commit"), batches, "one statement for each batch");
     let others: Calls = asked.into_iter().filter(|(query, _)| !query.contains("jit_commit")).collect();
     assert!(others.keys().all(|query| query == "select $1"), "beside the readiness ping, nothing was asked: {others:?}");
     assert!(commanded.keys().all(|command| command == "ping"), "beside the readiness ping, Redis was asked nothing: {commanded:?}");
+    assert_eq!(after.cache("memory", "miss"), counted.cache("memory", "miss"), "a warm decision finds its facts in memory");
 
     let journal = "select count(*) from authorizations where decision = 1 and id not like 'warm-%'";
     assert_eq!(store.number(journal).await, decisions);
