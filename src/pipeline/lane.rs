@@ -68,10 +68,12 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
     /// Works until all senders of its queue are gone and everything is answered.
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.queue.batch(self.settings.batch_max).await {
-            let (cases, conflicts) = batch::fold(batch.into_iter());
-            self.settle(cases).await;
-            for ready in conflicts {
-                self.declines.conflict(ready.job);
+            let mut left = batch;
+            while !left.is_empty() {
+                let (cases, others) = batch::fold(left.into_iter());
+                self.settle(cases).await;
+                // One that differs from its batch's first of the same id may still be what was decided long ago: the store says.
+                left = others;
             }
         }
     }

@@ -261,8 +261,13 @@ async fn one_id_is_decided_once() {
     assert_eq!((other.reason, other.journaled), (Some(Reason::DuplicateConflict), false));
     // And in later ones.
     let again = rig.ask("same", &card, 10, MS(1000)).answer().await;
-    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body, true, true));
+    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body.clone(), true, true));
     assert_eq!(rig.ask("same", &card, 12, MS(1000)).answer().await.reason, Some(Reason::DuplicateConflict));
+    // Also when one with another amount comes first in its batch.
+    let (mut other, mut again) = (rig.ask("same", &card, 13, MS(1000)), rig.ask("same", &card, 10, MS(1000)));
+    assert_eq!(other.answer().await.reason, Some(Reason::DuplicateConflict));
+    let again = again.answer().await;
+    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body, true, true));
     assert_eq!(rig.held(), 10);
 }
 
