@@ -66,6 +66,11 @@ impl Ticket {
         self.delivery.acker.usable()
     }
 
+    /// Whether the broker has delivered it before, to us or to somebody else.
+    pub(super) fn redelivered(&self) -> bool {
+        self.delivery.redelivered
+    }
+
     /// What answers to this delivery are correlated by: its own correlation id, or the request's id.
     pub(super) fn correlation(&self) -> Option<ShortString> {
         self.delivery.properties.correlation_id().clone().or_else(|| self.about.id.clone())

@@ -327,7 +327,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         }
         let pause = backoff(&mut tries.pauses);
         let soon = Instant::now() + pause + self.settings.shed_before;
-        let (due, open): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.deadline() <= soon);
+        let (due, open): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.may_be_shed() && case.deadline() <= soon);
         self.shed(due, Reason::SystemUnavailable);
         if !open.is_empty() {
             self.queue.alongside(tokio::time::sleep(pause)).await;
