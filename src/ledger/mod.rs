@@ -7,9 +7,12 @@
 
 mod port;
 pub mod postgres;
+mod shape;
 pub mod sqlite;
+mod store;
 
 pub use port::{
     AbsentCard, AccountDelta, CardVersion, Commit, CounterClaim, CounterDelta, JournalEntry, Known, Ledger, LedgerError, Outcome,
     Positions, Report, Void, Voided,
 };
+pub use store::{SchemaState, StoreError};
