@@ -1,6 +1,6 @@
 //! Where answers and dead letters go, and what they carry.
 
-use super::rig::{PATIENCE, Rig, SILENCE, body_of, decline, eventually, header, reply_to, request_body, settled, with_rig};
+use super::rig::{Rig, SILENCE, body_of, decline, eventually, header, reply_to, request_body, settled, with_rig};
 use crate::{
     broker::{
         BrokerError,
@@ -229,22 +229,32 @@ fn a_late_approval_is_not_sent_but_taken_back() {
     });
 }
 
-/// lapin itself mixes these up when they share a channel.
+/// lapin itself mixes these up when they are in flight on one channel.
 #[test]
 fn returned_answers_do_not_rub_off_on_delivered_ones() {
-    const EACH: usize = 150;
+    const EACH: usize = 100;
     with_rig(async |rig| {
-        let (broker, pipeline) = rig.start().await;
-        let mut orders = pipeline.answer_all();
-        let reply = rig.reply_queue("good", &[]).await;
+        let (broker, mut pipeline) = rig.start().await;
+        // Such queues confirm as fast as the broker returns, so confirms and returns alternate on the wire.
+        let reply = rig.exclusive_queue("good").await;
         for index in 0..EACH {
-            rig.request(&request_body(&format!("good-{index}"), 10_000), reply_to(&reply)).await;
-            rig.request(&request_body(&format!("lost-{index}"), 150), reply_to(&rig.missing_queue("mixed"))).await;
+            rig.request(&request_body(&format!("good-{index}"), 60_000), reply_to(&reply)).await;
+            rig.request(&request_body(&format!("lost-{index}"), 60_000), reply_to(&rig.missing_queue("mixed"))).await;
+        }
+        let mut jobs = Vec::new();
+        while jobs.len() < 2 * EACH {
+            jobs.push(pipeline.job().await);
+        }
+        // All at once, so that many are in flight together.
+        let deadline = Instant::now() + Duration::from_millis(500);
+        for job in jobs {
+            let until = if job.request.id.as_str().starts_with("lost-") { deadline } else { job.deadline };
+            let answer = pipeline.approval_until(&job, until);
+            job.requester.answer(answer);
         }
         let mut taken_back = HashSet::new();
         while taken_back.len() < EACH {
-            let order = tokio::time::timeout(PATIENCE, orders.recv()).await.expect("in time").expect("open");
-            let DeskOrder::Void { void, requester, .. } = order else { panic!("every fate is known here") };
+            let DeskOrder::Void { void, requester, .. } = pipeline.order().await else { panic!("every fate is known here") };
             assert!(void.id.as_str().starts_with("lost-"), "{:?} was delivered", void.id);
             requester.expect("it still waits").answer(decline(&void.id));
             assert!(taken_back.insert(void.id));
@@ -254,7 +264,7 @@ fn returned_answers_do_not_rub_off_on_delivered_ones() {
         let answered: HashSet<Vec<u8>> = rig.all(&reply).await.into_iter().map(|delivery| delivery.data).collect();
         assert_eq!(answered.len(), EACH);
         assert_eq!(rig.all(&rig.settings.dead_letter_queue).await.len(), EACH);
-        assert!(orders.try_recv().is_err());
+        assert!(pipeline.orders.try_recv().is_err());
         assert_eq!(rig.waiting(&rig.settings.request_queue).await, 0);
     });
 }

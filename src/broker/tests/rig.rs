@@ -53,7 +53,7 @@ pub(crate) fn settings(url: &str, prefix: &str) -> Settings {
         transaction_queue: name("transaction-processing-queue"),
         webhook_queue: name("webhook-queue"),
         reply_to_allowed: ["amq.gen-", "amq.rabbitmq.reply-to.", "reply.", "jit-funding-responses"].map(String::from).to_vec(),
-        prefetch: 64,
+        prefetch: 256,
         confirms_max: 64,
         confirm_timeout: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(5),
@@ -138,6 +138,15 @@ impl Rig {
             .queue_declare(queue.as_str().into(), QueueDeclareOptions { durable: true, ..Default::default() }, table)
             .await
             .expect("a reply queue");
+        self.queues.lock().push(queue.clone());
+        queue
+    }
+
+    /// A queue as requesters use them for answers: gone with its connection.
+    pub(super) async fn exclusive_queue(&self, name: &str) -> String {
+        let queue = format!("reply.{}{name}", self.prefix);
+        let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
+        self.server.queue_declare(queue.as_str().into(), options, FieldTable::default()).await.expect("a reply queue");
         self.queues.lock().push(queue.clone());
         queue
     }
