@@ -7,7 +7,7 @@
 use super::{
     Phase, Settings,
     attempt::{self, Attempted, Fate, Surroundings},
-    connection::{Link, Pauses},
+    connection::{Link, Pauses, ask},
     envelope::{DeadLetter, Response},
     ticket::Ticket,
     topology::{self, short},
@@ -29,7 +29,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// The first pause before a parcel is tried again, and the longest.
@@ -365,16 +365,9 @@ async fn open_channel(connection: Arc<Connection>, pause: Duration, patience: Du
     let opening = async {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        lapin::Result::Ok(channel)
+        Ok(channel)
     };
-    match timeout(patience, opening).await {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => {
-            tracing::debug!(event = "publish_channel_failed", %error);
-            Err(())
-        }
-        Err(_) => Err(()),
-    }
+    ask(&connection, patience, opening).await.map_err(|error| tracing::debug!(event = "publish_channel_failed", %error))
 }
 
 /// The key and exchange that dead letters go to.
