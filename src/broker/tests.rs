@@ -1,4 +1,4 @@
-//! Against a real RabbitMQ, where `JITAUTH_TEST_AMQP` names one. Every test has its own queues and exchanges there.
+//! Against a real RabbitMQ, where `JITAUTH_TEST_BROKER` names one. Every test has its own queues and exchanges there.
 #![expect(clippy::expect_used, clippy::print_stderr, reason = "a test says what it expects, and aloud when it is skipped")]
 
 mod answers;

@@ -156,10 +156,8 @@ async fn a_commit_stalled_past_the_deadline_holds_nothing_on_sqlite() {
             let (http, body) = (http.clone(), request(&id, "late").deadline_ms(DEADLINE_MS).body());
             async move { http.authorize(body).await }
         });
-        eventually("the request in the pipeline", async || {
-            (Metrics::of(&http).await.get("jitauth_inflight_messages") > 0.0).then_some(())
-        })
-        .await;
+        eventually("the request in the pipeline", async || (Metrics::of(&http).await.get("jitauth_inflight_messages") > 0.0).then_some(()))
+            .await;
         sleep(LATER).await;
         assert!(!asking.is_finished(), "answered while its commit was in flight");
         outside.release().await;

@@ -26,13 +26,17 @@ fn cases() -> Vec<Case> {
                 held.card
             )
         }),
-        declined("user_suspended", Reason::UserInactive, |held, _| format!("update users set status = 'suspended' where id = {}", held.user)),
+        declined("user_suspended", Reason::UserInactive, |held, _| {
+            format!("update users set status = 'suspended' where id = {}", held.user)
+        }),
         declined("kyc_revoked", Reason::KycRequired, |held, _| format!("update users set kyc = 'rejected' where id = {}", held.user)),
         declined("account_closed", Reason::AccountClosed, |held, _| {
             format!("update accounts set status = 'closed' where id = {}", held.account)
         }),
         declined("account_emptied", Reason::InsufficientFunds, |held, token| stale::transfer(held, token, -985_00)),
-        declined("floor_raised", Reason::InsufficientFunds, |held, _| format!("update accounts set floor = 98500 where id = {}", held.account)),
+        declined("floor_raised", Reason::InsufficientFunds, |held, _| {
+            format!("update accounts set floor = 98500 where id = {}", held.account)
+        }),
         declined("card_limit_inserted", Reason::TransactionLimit, |held, _| insert_limit(held, "card", held.card, "transaction", 9_99)),
         declined("user_limit_inserted", Reason::AmountLimit, |held, _| insert_limit(held, "user", held.user, "day", 9_99)),
         declined("account_limit_inserted", Reason::AmountLimit, |held, _| insert_limit(held, "account", held.account, "month", 9_99)),
@@ -43,13 +47,10 @@ fn cases() -> Vec<Case> {
             .limit(|held| Owner::User(held.user), day(None, Some(9))),
         declined("program_limit_lowered", Reason::AmountLimit, |held, _| lower(held.program, "cap_amount = 1999"))
             .limit(|held| Owner::Program(held.program), day(Some(100_00), None)),
-        declined("limit_widened", Reason::TransactionLimit, |held, _| lower(held.card, "filter = '{}'"))
-            .limit(|held| Owner::Card(held.card), Limit {
-                period: "transaction",
-                filter: r#"{"mccs": {"only": ["7995"]}}"#,
-                cap_amount: Some(1_00),
-                ..Limit::default()
-            }),
+        declined("limit_widened", Reason::TransactionLimit, |held, _| lower(held.card, "filter = '{}'")).limit(
+            |held| Owner::Card(held.card),
+            Limit { period: "transaction", filter: r#"{"mccs": {"only": ["7995"]}}"#, cap_amount: Some(1_00), ..Limit::default() },
+        ),
         declined("program_control_changed", Reason::MccBlocked, |held, _| {
             format!(r#"update programs set controls = '{{"mccs": {{"except": ["5411"]}}}}' where id = {}"#, held.program)
         }),

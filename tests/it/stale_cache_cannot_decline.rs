@@ -13,8 +13,10 @@ fn cases() -> Vec<Case> {
     vec![
         approved("card_unfrozen", Reason::CardInactive, |held, _| format!("update cards set status = 'active' where id = {}", held.card))
             .holder(Holder { card_status: "inactive", ..Holder::default() }),
-        approved("card_renewed", Reason::CardExpired, |held, _| format!("update cards set expires_at = {NEVER_US} where id = {}", held.card))
-            .holder(Holder { expires_at_us: 1, ..Holder::default() }),
+        approved("card_renewed", Reason::CardExpired, |held, _| {
+            format!("update cards set expires_at = {NEVER_US} where id = {}", held.card)
+        })
+        .holder(Holder { expires_at_us: 1, ..Holder::default() }),
         approved("card_created", Reason::CardNotFound, |held, token| {
             let Held { program, user, account, card } = held;
             format!(
@@ -23,8 +25,10 @@ fn cases() -> Vec<Case> {
             )
         })
         .without_card(),
-        approved("channel_opened", Reason::ChannelBlocked, |held, _| format!("update cards set controls = '{{}}' where id = {}", held.card))
-            .holder(Holder { controls: r#"{"channels": {"except": ["chip"]}}"#, ..Holder::default() }),
+        approved("channel_opened", Reason::ChannelBlocked, |held, _| {
+            format!("update cards set controls = '{{}}' where id = {}", held.card)
+        })
+        .holder(Holder { controls: r#"{"channels": {"except": ["chip"]}}"#, ..Holder::default() }),
         approved("user_reinstated", Reason::UserInactive, |held, _| format!("update users set status = 'active' where id = {}", held.user))
             .holder(Holder { user_status: "suspended", ..Holder::default() }),
         approved("kyc_passed", Reason::KycRequired, |held, _| format!("update users set kyc = 'verified' where id = {}", held.user))
@@ -35,8 +39,10 @@ fn cases() -> Vec<Case> {
         .holder(Holder { account_status: "closed", ..Holder::default() }),
         approved("account_credited", Reason::InsufficientFunds, |held, token| stale::transfer(held, token, 1))
             .holder(Holder { posted: 9_99, ..Holder::default() }),
-        approved("floor_lowered", Reason::InsufficientFunds, |held, _| format!("update accounts set floor = -1 where id = {}", held.account))
-            .holder(Holder { posted: 9_99, ..Holder::default() }),
+        approved("floor_lowered", Reason::InsufficientFunds, |held, _| {
+            format!("update accounts set floor = -1 where id = {}", held.account)
+        })
+        .holder(Holder { posted: 9_99, ..Holder::default() }),
         approved("card_limit_raised", Reason::TransactionLimit, |held, _| change(held.card, "cap_amount = 1000"))
             .limit(|held| Owner::Card(held.card), Limit { period: "transaction", ..day(Some(9_99), None) }),
         approved("user_limit_raised", Reason::AmountLimit, |held, _| change(held.user, "cap_amount = 1000"))

@@ -7,7 +7,7 @@ use crate::{
         topology::{self, Problem},
     },
     domain::ids::RequestId,
-    pipeline::job::DeskOrder,
+    pipeline::DeskOrder,
 };
 use lapin::{
     BasicProperties,
@@ -176,11 +176,11 @@ fn an_answer_nobody_takes_is_tried_again_then_taken_back_and_dead_lettered() {
         let job = pipeline.job().await;
         let answer = pipeline.approval(&job);
         job.requester.answer(answer);
-        let DeskOrder::Void { void, at, requester } = pipeline.order().await else { panic!("it is known to be unsent") };
+        let DeskOrder::Void { approval: void, at, mut requesters } = pipeline.order().await else { panic!("it is known to be unsent") };
         assert_eq!((void.id.clone(), at), (id("u-1"), job.deadline));
         assert!(begun.elapsed() > Duration::from_millis(250), "it was tried until its deadline was near");
         assert_eq!(rig.waiting(&rig.settings.dead_letter_queue).await, 0, "not before it was taken back");
-        requester.expect("it still waits").answer(decline(&void.id));
+        requesters.pop().expect("it still waits").answer(decline(&void.id));
         let letter = rig.next(&rig.settings.dead_letter_queue).await;
         assert_eq!(letter.data, request_body("u-1", 600));
         assert_eq!(header(&letter, "x-reason").as_deref(), Some("reply_unroutable"));
@@ -219,9 +219,9 @@ fn a_late_approval_is_not_sent_but_taken_back() {
         let job = pipeline.job().await;
         let answer = pipeline.approval_until(&job, Instant::now());
         job.requester.answer(answer);
-        let DeskOrder::Void { void, requester, .. } = pipeline.order().await else { panic!("it is known to be unsent") };
+        let DeskOrder::Void { approval: void, mut requesters, .. } = pipeline.order().await else { panic!("it is known to be unsent") };
         assert_eq!(rig.waiting(&reply).await, 0);
-        requester.expect("it still waits").answer(decline(&void.id));
+        requesters.pop().expect("it still waits").answer(decline(&void.id));
         assert_eq!(rig.next(&reply).await.data, body_of("declined", &id("v-1")), "the requester hears what stands");
         settled(&broker).await;
         broker.close().await;
@@ -254,9 +254,9 @@ fn returned_answers_do_not_rub_off_on_delivered_ones() {
         }
         let mut taken_back = HashSet::new();
         while taken_back.len() < EACH {
-            let DeskOrder::Void { void, requester, .. } = pipeline.order().await else { panic!("every fate is known here") };
+            let DeskOrder::Void { approval: void, mut requesters, .. } = pipeline.order().await else { panic!("every fate is known here") };
             assert!(void.id.as_str().starts_with("lost-"), "{:?} was delivered", void.id);
-            requester.expect("it still waits").answer(decline(&void.id));
+            requesters.pop().expect("it still waits").answer(decline(&void.id));
             assert!(taken_back.insert(void.id));
         }
         settled(&broker).await;

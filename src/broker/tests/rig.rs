@@ -2,14 +2,8 @@
 
 use crate::{
     broker::{Broker, QueueType, Settings, Wiring, topology},
-    domain::{
-        decision::Decision,
-        ids::{AccountId, RequestId},
-        reason::Reason,
-        time::Timestamp,
-    },
-    ledger::Void,
-    pipeline::{Answer, FreshApproval, Intake, Job, job::DeskOrder},
+    domain::{decision::Decision, ids::RequestId, reason::Reason, time::Timestamp},
+    pipeline::{Answer, DeskOrder, FreshApproval, Intake, Job},
     telemetry::{Spans, Telemetry},
 };
 use futures_util::FutureExt;
@@ -64,8 +58,8 @@ pub(crate) fn settings(url: &str, prefix: &str) -> Settings {
 
 /// Runs a test with a rig, and cleans up behind it whatever happens. Skipped, aloud, without a server.
 pub(super) fn with_rig<F: Future<Output = ()>>(test: impl FnOnce(Arc<Rig>) -> F) {
-    let Ok(url) = std::env::var("JITAUTH_TEST_AMQP") else {
-        eprintln!("skipped: needs a RabbitMQ, JITAUTH_TEST_AMQP=amqp://guest:guest@127.0.0.1:5672/%2f");
+    let Ok(url) = std::env::var("JITAUTH_TEST_BROKER") else {
+        eprintln!("skipped: needs a RabbitMQ, JITAUTH_TEST_BROKER=amqp://guest:guest@127.0.0.1:5672/%2f");
         return;
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
@@ -93,7 +87,7 @@ impl Rig {
     async fn new(url: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("t{}-{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("JITAUTH_TEST_AMQP is reachable");
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("JITAUTH_TEST_BROKER is reachable");
         let server = connection.create_channel().await.expect("a channel");
         server.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         let cut = Arc::new(Notify::new());
@@ -249,16 +243,7 @@ impl Pipeline {
 
     pub(super) fn approval_until(&self, job: &Job, deadline: Instant) -> Answer {
         let body: Arc<[u8]> = body_of("approved", &job.request.id).into();
-        let void = Void {
-            id: job.request.id.clone(),
-            account: AccountId(1),
-            held: 100,
-            counters: Vec::new(),
-            response: Arc::clone(&body),
-            decline: body_of("declined", &job.request.id).into(),
-            reason: Reason::DeadlineExceeded,
-        };
-        let fresh = Some(FreshApproval::new(void, deadline, self.desk.clone()));
+        let fresh = Some(FreshApproval::at_desk(job.request.id.clone(), Arc::clone(&body), deadline, self.desk.clone()));
         Answer { body, decision: Decision::Approved, reason: None, replayed: false, journaled: true, spans: job.spans, fresh }
     }
 
