@@ -73,7 +73,7 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
                 break None;
             }
             if Instant::now() >= until {
-                parcel.unheard(&around.telemetry);
+                parcel.unheard();
                 // While the broker does not read from us, what was handed over waits in a buffer and will be sent: sending it
                 // again would only add copies.
                 if !around.link.blocked() {

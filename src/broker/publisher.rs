@@ -1,6 +1,6 @@
 //! The one task that publishes: answers and dead letters out, then the ack.
 //!
-//! Every publish in flight has a channel to itself (see [`attempt`](super::attempt)); idle channels are used again, the last
+//! Every publish in flight has a channel to itself (see [`attempt`]); idle channels are used again, the last
 //! one first, so that a calm daemon keeps few of them warm. What happens to a delivery's parcel is all in
 //! [`Publisher::conclude`]: **confirmed, then acked**.
 

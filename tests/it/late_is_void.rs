@@ -220,8 +220,8 @@ async fn replayed_during_void(daemon: &Daemon, other: &Daemon, store: &Store, he
     signal(daemon, "STOP").await;
     sleep(LATER).await;
     outside.release().await;
-    let waiting = format!("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'");
-    eventually("no commit under way", async || (store.number(&waiting).await == 0).then_some(())).await;
+    let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("no commit under way", async || (store.number(waiting).await == 0).then_some(())).await;
     let approved = waited && journaled(store, id).await;
     let outside = Outside::holding_account(store, held.account).await;
     signal(daemon, "CONT").await;

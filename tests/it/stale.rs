@@ -13,6 +13,9 @@ use crate::support::{
 use fred::prelude::{Builder, Client, ClientLike, Config, KeysInterface};
 use jitauth::domain::reason::Reason;
 
+/// Which of the holder's things a limit belongs to.
+pub(crate) type OwnerOf = fn(Held) -> Owner;
+
 /// One change of the store that no cache hears of.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -20,7 +23,7 @@ pub(crate) struct Case {
     pub(crate) holder: Holder<'static>,
     /// Whether the card is there from the start. The change inserts it otherwise, with id [`Held::card`] and token `crd_<token>`.
     pub(crate) card_exists: bool,
-    pub(crate) limit: Option<(fn(Held) -> Owner, Limit<'static>)>,
+    pub(crate) limit: Option<(OwnerOf, Limit<'static>)>,
     /// What the caches are warmed with is answered so; `None` is an approval.
     pub(crate) before: Option<Reason>,
     /// Plain SQL; the text is what the tokens of the holder end in.

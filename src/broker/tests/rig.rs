@@ -1,4 +1,5 @@
 //! A broker edge between a real server and a pipeline played by the test.
+#![expect(clippy::disallowed_methods, reason = "a real broker takes real time, and a test may queue what it likes")]
 
 use crate::{
     broker::{Broker, QueueType, Settings, Wiring, topology},

@@ -15,7 +15,7 @@ pub(super) struct Statements {
 }
 
 /// Commits a group. Parameters: ids; cards, absent tokens, programs; accounts and how many; counters and how many; account
-/// claims, counter claims; digests, responses, journal; holds. The shapes are those of [`super::commit::Group`].
+/// claims, counter claims; digests, responses, journal; holds. The shapes are those of [`super::group::Group`].
 pub(super) const COMMIT: Statements = Statements {
     count: 11,
     parameters: 14,
