@@ -1,14 +1,14 @@
 //! One try to publish one parcel, on a channel of its own.
 
 use super::{
-    connection::Link,
+    connection::{LOOK_EVERY, Link},
     error::refused_on_channel,
     publisher::{Load, Parcel},
 };
 use crate::telemetry::{Recorder, Span, Spans, Telemetry, events::PublishOutcome};
 use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout_at};
 
 /// What became of one try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,17 +64,22 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
             confirm.await
         };
         tokio::pin!(handed_over);
+        let mut until = begun + around.confirm_timeout;
         loop {
-            tokio::select! { biased;
-                outcome = &mut handed_over => break Some(outcome),
-                () = sleep(around.confirm_timeout) => {
-                    parcel.unheard(&around.telemetry);
-                    // While the broker does not read from us, what was handed over waits in a buffer and will be sent:
-                    // sending it again would only add copies.
-                    if !around.link.blocked() {
-                        break None;
-                    }
+            if let Ok(outcome) = timeout_at(until.min(Instant::now() + LOOK_EVERY), &mut handed_over).await {
+                break Some(outcome);
+            }
+            if !channel.status().connected() {
+                break None;
+            }
+            if Instant::now() >= until {
+                parcel.unheard();
+                // While the broker does not read from us, what was handed over waits in a buffer and will be sent: sending it
+                // again would only add copies.
+                if !around.link.blocked() {
+                    break None;
                 }
+                until = Instant::now() + around.confirm_timeout;
             }
         }
     };

@@ -3,8 +3,8 @@
 //! The stores' guards check a group against their rows. They take its sums at its word, so a sum that is not the sum of its
 //! decisions, or an approval whose facts are not listed for checking, has to be caught here.
 
-use super::port::{Commit, JournalEntry, LedgerError};
-use crate::domain::ids::AccountId;
+use super::port::{Commit, JournalEntry, LedgerError, Report};
+use crate::domain::ids::{AccountId, CardId, ProgramId};
 use std::collections::BTreeMap;
 
 impl Commit {
@@ -15,6 +15,34 @@ impl Commit {
     pub(super) fn check(&self) -> Result<(), LedgerError> {
         let broken = self.broken_order().or_else(|| self.broken_entry()).or_else(|| self.broken_sum());
         broken.map_or(Ok(()), |rule| Err(LedgerError::Refused(format!("the group contradicts itself: {rule}"))))
+    }
+
+    /// Decisions that were made on other versions than the ones listed for checking, as a report: one of the two is stale, and a
+    /// store would only look at the listed one. Cards whose facts were fetched at different times can bring their program in two
+    /// versions.
+    pub(super) fn disagreements(&self) -> Option<Report> {
+        let mut report = Report::default();
+        for entry in &self.journal {
+            let stale_card = entry.card_id.filter(|card| self.card(*card).is_some_and(|version| version != entry.card_version));
+            let stale_program = entry.program.filter(|id| self.program(*id).is_some_and(|version| version != entry.program_version));
+            report.programs.extend(stale_program);
+            report.cards.extend(stale_card.or(entry.card_id.filter(|_| stale_program.is_some())));
+        }
+        report.cards.sort_unstable();
+        report.cards.dedup();
+        report.programs.sort_unstable();
+        report.programs.dedup();
+        (!report.is_empty()).then_some(report)
+    }
+
+    /// The version listed for a card.
+    fn card(&self, card: CardId) -> Option<i64> {
+        self.cards.binary_search_by_key(&card, |listed| listed.card).ok().map(|at| self.cards[at].version)
+    }
+
+    /// The version listed for a program.
+    fn program(&self, program: ProgramId) -> Option<i64> {
+        self.programs.binary_search_by_key(&program, |listed| listed.0).ok().map(|at| self.programs[at].1)
     }
 
     fn broken_order(&self) -> Option<&'static str> {
@@ -37,12 +65,10 @@ impl Commit {
         if entry.hold.is_none() || entry.reason.is_some() || entry.held <= 0 || entry.held > entry.requested {
             return Some("an approval without its hold, with a reason, or over more than was asked for");
         }
-        let card = |card| self.cards.binary_search_by_key(&card, |listed| listed.card).ok().map(|at| self.cards[at].version);
-        let program = |program| self.programs.binary_search_by_key(&program, |listed| listed.0).ok().map(|at| self.programs[at].1);
-        let listed = entry.account.is_some()
-            && entry.card_id.and_then(card) == Some(entry.card_version)
-            && entry.program.and_then(program) == Some(entry.program_version);
-        (!listed).then_some("an approval whose account, card version or program version is not listed")
+        let card = entry.card_id.and_then(|card| self.card(card));
+        let program = entry.program.and_then(|program| self.program(program));
+        let listed = entry.account.is_some() && card.is_some() && program.is_some();
+        (!listed).then_some("an approval whose account is not known, or whose card or program is not listed")
     }
 
     fn broken_sum(&self) -> Option<&'static str> {
@@ -139,7 +165,8 @@ mod tests {
     #[test]
     fn a_group_that_contradicts_itself_is_refused() {
         sound().check().unwrap();
-        let cases: &[(&str, fn(&mut Commit))] = &[
+        type Spoil = fn(&mut Commit);
+        let cases: &[(&str, Spoil)] = &[
             ("unsorted ids", |c| c.journal.swap(0, 1)),
             ("an id twice", |c| c.journal[1].id = c.journal[0].id.clone()),
             ("an account twice", |c| c.accounts.push(c.accounts[0])),
@@ -154,7 +181,6 @@ mod tests {
             ("an approval without a hold", |c| c.journal[0].hold = None),
             ("an approval over more than was asked for", |c| c.journal[0].requested = 39),
             ("an approval on an unlisted card", |c| c.cards.clear()),
-            ("an approval on another card version", |c| c.journal[0].card_version = 6),
             ("an approval on an unlisted program", |c| c.programs.clear()),
             ("a decline that holds", |c| c.journal[1].held = 1),
             ("a decline that charges", |c| c.journal[1].charges = Some("[]".to_owned())),
@@ -165,6 +191,26 @@ mod tests {
             let mut group = sound();
             spoil(&mut group);
             assert!(matches!(group.check(), Err(LedgerError::Refused(_))), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_decision_on_another_version_than_listed_is_stale() {
+        type Spoil = fn(&mut Commit);
+        type Stale = Option<(Vec<CardId>, Vec<ProgramId>)>;
+        let (card, program) = (vec![CardId(1)], vec![ProgramId(1)]);
+        let cases: &[(&str, Spoil, Stale)] = &[
+            ("a sound group", |_| {}, None),
+            ("an older card", |c| c.journal[0].card_version = 6, Some((card.clone(), vec![]))),
+            ("a decline on an older card", |c| c.journal[1].card_version = 6, Some((card.clone(), vec![]))),
+            ("an older program", |c| c.journal[2].program_version = 7, Some((card, program))),
+            ("a card that is not listed", |c| (c.journal[1].card_id, c.journal[1].card_version) = (Some(CardId(2)), 1), None),
+        ];
+        for (what, spoil, expected) in cases {
+            let mut group = sound();
+            spoil(&mut group);
+            let found = group.disagreements().map(|report| (report.cards, report.programs));
+            assert_eq!(&found, expected, "{what}");
         }
     }
 }

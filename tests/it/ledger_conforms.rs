@@ -9,6 +9,7 @@ mod draft;
 mod facts;
 mod fixture;
 mod guards;
+mod postgres;
 mod sqlite;
 mod stage;
 mod stale;
@@ -33,6 +34,7 @@ macro_rules! conforms {
 macro_rules! on_every_store {
     ($($cases:tt)*) => {
         conforms! { on_sqlite: $crate::ledger_conforms::sqlite::SqliteFixture { $($cases)* } }
+        conforms! { on_postgres: $crate::ledger_conforms::postgres::PostgresFixture { $($cases)* } }
     };
 }
 
@@ -45,6 +47,7 @@ on_every_store! {
         one_id_raced_by_two_ledgers_holds_once
         one_bad_decision_keeps_the_whole_group_out
         a_poisoned_group_is_refused_and_its_halves_commit
+        a_counter_that_can_count_no_further_stays
         positions_leave_out_what_does_not_exist
     }
     guards {

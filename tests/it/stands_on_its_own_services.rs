@@ -9,6 +9,7 @@ use crate::support::{
 };
 use fred::prelude::{Builder, ClientLike, Config, KeysInterface};
 use lapin::BasicProperties;
+use sqlx::{Connection, PgConnection};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -25,7 +26,7 @@ async fn redis(url: &str) -> fred::prelude::Client {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_test_shares_nothing_with_another() {
     let Some(one) = Sandbox::bare(Turn::shared().await).await else { return };
-    let Some(two) = Sandbox::bare(Turn::shared().await).await else { return };
+    let Some(two) = Sandbox::bare(Turn::Taken).await else { return };
     let (one, two) = (one.external(), two.external());
 
     let (first, second) = (Store::postgres(&one.postgres_url).await, Store::postgres(&two.postgres_url).await);
@@ -57,7 +58,7 @@ async fn services_can_be_broken_and_healed() {
     let store = sandbox.store().await;
     store.execute("create table kept (id int); insert into kept values (1)").await;
     services.kill(Service::Postgres).await;
-    assert!(sqlx::PgPool::connect(&external.postgres_url).await.is_err(), "PostgreSQL was killed");
+    assert!(PgConnection::connect(&external.postgres_url).await.is_err(), "PostgreSQL was killed");
     services.start(Service::Postgres).await;
     assert_eq!(store.number("select count(*) from kept").await, 1, "what was committed outlives a crash");
     services.stop(Service::Postgres).await;

@@ -136,6 +136,9 @@ impl Stopped {
 impl Ledger for SqliteLedger {
     async fn commit(&mut self, commit: &Commit, _wait: bool) -> Result<Outcome, LedgerError> {
         commit.check()?;
+        if let Some(report) = commit.disagreements() {
+            return Ok(Outcome::Rejected(Box::new(report)));
+        }
         let group = Group::new(commit)?;
         match self.run(group.commit(commit)?).await {
             Ok(_) => Ok(Outcome::Committed),

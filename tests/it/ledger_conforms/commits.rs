@@ -84,7 +84,8 @@ pub(crate) async fn a_group_is_written_in_every_column<F: Fixture>(stage: &mut S
         .map(str::to_owned),
     );
     let mut found = stage.dump().await;
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
 }
 
@@ -216,18 +217,27 @@ pub(crate) async fn one_bad_decision_keeps_the_whole_group_out<F: Fixture>(stage
 }
 
 pub(crate) async fn a_poisoned_group_is_refused_and_its_halves_commit<F: Fixture>(stage: &mut Stage<F>) {
-    // A counter without a cap that can count no further: no guard says no, and still the store cannot do it.
+    let mut group = stage.draft().await.approve("a", "crd_1", 100).approve("b", "crd_3", 1).absent("c", "crd_none").close();
+    group.journal[1].charges = Some("[[1,2".to_owned());
+    stage.refused(&group).await;
+    let draft = stage.draft().await;
+    let mut culprit = draft.clone().approve("b", "crd_3", 1).close();
+    culprit.journal[0].charges = Some("[[1,2".to_owned());
+    stage.refused(&culprit).await;
+    stage.committed(&draft.clone().approve("a", "crd_1", 100).close()).await;
+    stage.committed(&draft.absent("c", "crd_none").close()).await;
+}
+
+pub(crate) async fn a_counter_that_can_count_no_further_stays<F: Fixture>(stage: &mut Stage<F>) {
+    // It has no cap, so it is not a limit that says no. Whatever the store says, nothing may wrap.
     let full = i64::MAX;
     stage.sql("insert into limits (id, owner, owner_id, scope, period) values (14, 'user', 2, 'user', 'lifetime')").await;
     stage.sql(&format!("insert into counters (limit_id, scope_id, window_start, amount, count) values (14, 2, 0, {full}, 1)")).await;
-    let draft = stage.draft().await;
-    stage.refused(&draft.clone().approve("a", "crd_1", 100).approve("b", "crd_3", 1).absent("c", "crd_none").close()).await;
-    stage.refused(&draft.clone().approve("b", "crd_3", 1).close()).await;
-    let mut bad_charges = draft.clone().approve("a", "crd_1", 100).close();
-    bad_charges.journal[0].charges = Some("[[1,2".to_owned());
-    stage.refused(&bad_charges).await;
-    stage.committed(&draft.clone().approve("a", "crd_1", 100).close()).await;
-    stage.committed(&draft.absent("c", "crd_none").close()).await;
+    let group = stage.draft().await.approve("a", "crd_1", 100).approve("b", "crd_3", 1).close();
+    let before = stage.dump().await;
+    let outcome = stage.ledger.commit(&group, true).await;
+    assert!(matches!(outcome, Ok(Outcome::Rejected(_)) | Err(LedgerError::Refused(_))), "{outcome:?}");
+    assert_eq!(stage.dump().await, before);
     stage.sql("delete from counters where limit_id = 14").await;
 }
 

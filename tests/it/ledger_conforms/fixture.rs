@@ -10,7 +10,7 @@ pub(crate) trait Fixture: Sized + Send + Sync + 'static {
     type Facts: FactSource + Clone;
 
     /// Creates and migrates an empty store. `None`, with the reason printed, when there is no server to do it on.
-    fn fresh() -> impl Future<Output = Option<Self>> + Send;
+    fn fresh() -> impl Future<Output = Option<Self>>;
 
     /// A ledger of its own: two of them are two lanes, or two daemons.
     fn ledger(&self) -> Self::Ledger;
@@ -18,8 +18,8 @@ pub(crate) trait Fixture: Sized + Send + Sync + 'static {
     /// Where facts are read.
     fn facts(&self) -> Self::Facts;
 
-    /// Runs plain SQL from outside, with a connection that knows nothing of us. Several statements are one transaction only if
-    /// they say so.
+    /// Runs plain SQL from outside, with a connection that knows nothing of us. Several statements are
+    /// surely one transaction only if they say so.
     fn try_sql(&self, sql: &str) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Runs a query from outside whose rows are one text each.

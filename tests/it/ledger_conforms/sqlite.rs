@@ -176,3 +176,40 @@ async fn a_replaced_row_counts_as_a_change() {
         assert!(stage.rejected(&group).await.cards.contains(&id), "{card} after {replace}");
     }
 }
+
+/// With one writer at a time the order of the journal is the order of the commits, so every decision can be held against the
+/// facts of its moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_decision_rests_on_the_facts_of_its_moment() {
+    let mut stage = super::stage::Stage::<SqliteFixture>::new().await.unwrap();
+    stage
+        .sql(
+            "create table fact_log (card_id, version, usable, after_seq);
+             create view cards_now as select c.id, c.version, c.status = 'active' and u.status = 'active' as usable
+               from cards c join users u on u.id = c.user_id;
+             create trigger log_moved after update of version on cards begin
+               insert into fact_log select id, version, usable, (select ifnull(max(seq), 0) from authorizations) from cards_now where id = new.id;
+             end;
+             create trigger log_gone after delete on cards begin
+               insert into fact_log select old.id, 0, false, ifnull(max(seq), 0) from authorizations;
+             end;
+             insert into fact_log select id, version, usable, 0 from cards_now",
+        )
+        .await;
+    super::torture::lanes_and_administrators_keep_the_books(&mut stage).await;
+    let wrong = "
+        with moment as (
+          select a.id, a.decision, a.reason, a.card_version,
+                 (select l.version from fact_log l where l.card_id = a.card_id and l.after_seq < a.seq order by l.rowid desc limit 1) as version,
+                 (select l.usable from fact_log l where l.card_id = a.card_id and l.after_seq < a.seq order by l.rowid desc limit 1) as usable
+            from authorizations a where a.card_id is not null)
+        select id || ': ' || decision || ' on ' || card_version || ', but it was ' || ifnull(version, 'gone') from moment
+         where card_version is not version or (decision > 0 and not usable) or (reason in (130, 150) and usable)";
+    assert_eq!(stage.fixture.rows(wrong).await, Vec::<String>::new());
+    let unfounded = "select a.id from authorizations a where a.card_id is null and
+        (select l.version from fact_log l where l.card_id = 5 and l.after_seq < a.seq order by l.rowid desc limit 1) > 0";
+    assert_eq!(stage.fixture.rows(unfounded).await, Vec::<String>::new(), "declined as unknown, but it was there");
+    let told = "select cast(count(*) as text) from authorizations where reason in (130, 150)";
+    assert_ne!(stage.fixture.rows(told).await, ["0"]);
+    stage.finish().await;
+}

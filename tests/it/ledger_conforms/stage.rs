@@ -36,6 +36,16 @@ pub(crate) async fn run<F: Fixture>(case: impl AsyncFnOnce(&mut Stage<F>)) {
     stage.finish().await;
 }
 
+/// SQL that posts money to an account, with both sides of the entry.
+pub(crate) fn credit(account: i64, amount: i64) -> String {
+    format!(
+        "begin; insert into entries (transfer, account_id, amount, posted_at) values
+           ('t-{account}-{amount}', {account}, {amount}, 0), ('t-{account}-{amount}', 9, -{amount}, 0);
+         update accounts set posted = posted + {amount} where id = {account};
+         update accounts set posted = posted - {amount} where id = 9; commit"
+    )
+}
+
 impl<F: Fixture> Stage<F> {
     pub(crate) async fn new() -> Option<Self> {
         let fixture = F::fresh().await?;
@@ -66,15 +76,9 @@ impl<F: Fixture> Stage<F> {
         rows[0].parse().unwrap()
     }
 
-    /// Posts money to an account, with both sides of the entry.
+    /// Posts money to an account.
     pub(crate) async fn credit(&self, account: i64, amount: i64) {
-        self.sql(&format!(
-            "begin; insert into entries (transfer, account_id, amount, posted_at) values
-               ('t-{account}-{amount}', {account}, {amount}, 0), ('t-{account}-{amount}', 9, -{amount}, 0);
-             update accounts set posted = posted + {amount} where id = {account};
-             update accounts set posted = posted - {amount} where id = 9; commit"
-        ))
-        .await;
+        self.sql(&credit(account, amount)).await;
     }
 
     pub(crate) async fn file(&self, card: &str) -> Option<CardFile> {

@@ -20,6 +20,7 @@ use tokio::{
     time::timeout,
 };
 
+const LOG_LINES_SHOWN: usize = 60;
 const LISTEN: &str = "JITAUTH_HTTP__LISTEN";
 
 /// An environment to run `jitauth` in, and nothing inherited that could change what it does.
@@ -95,6 +96,8 @@ pub(crate) struct Daemon {
     pub(crate) settings: Settings,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// Where in the log the present process begins.
+    begins: usize,
 }
 
 impl Daemon {
@@ -111,27 +114,38 @@ impl Daemon {
     }
 
     fn launch_into(settings: Settings, log: Arc<Mutex<Vec<String>>>) -> Self {
+        let begins = log.lock().len();
         let mut child = settings.command(&["serve"]).spawn().expect("jitauth starts");
         collect(child.stdout.take().expect("a pipe"), &log);
         collect(child.stderr.take().expect("a pipe"), &log);
-        Self { settings, child, log }
+        Self { settings, child, log, begins }
     }
 
-    /// Waits until `/ready` answers 200; panics with the log when the daemon ends before, or takes too long.
+    /// Waits until this very process says that it listens and `/ready` answers 200; panics when it ends before, or takes too long.
     pub(crate) async fn ready(&mut self) {
         let http = self.http();
         let answered = timeout(PATIENCE, async {
             loop {
                 if let Some(status) = self.child.try_wait().expect("a child") {
-                    panic!("jitauth ended before it was ready: {status}\n{}", self.text());
+                    panic!("jitauth ended before it was ready: {status}");
                 }
-                if http.get("/ready").await.is_ok_and(|reply| reply.status == 200) {
+                // Its own word first: another process could have taken the port and answer in its place.
+                if self.says_ready() && http.get("/ready").await.is_ok_and(|reply| reply.status == 200) {
                     return;
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         });
-        assert!(answered.await.is_ok(), "jitauth is not ready after {PATIENCE:?}\n{}", self.text());
+        assert!(answered.await.is_ok(), "jitauth is not ready after {PATIENCE:?}");
+    }
+
+    fn says_ready(&self) -> bool {
+        let lines = self.log.lock();
+        let here = self.address().to_string();
+        lines[self.begins..]
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .any(|line| line["event"] == "ready" && line["http"] == here.as_str())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -156,7 +170,7 @@ impl Daemon {
         let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().await.expect("kill runs");
         assert!(status.success(), "kill: {status}");
         let ended = timeout(PATIENCE, self.child.wait()).await;
-        ended.unwrap_or_else(|_| panic!("jitauth does not end on SIGTERM\n{}", self.text())).expect("a child")
+        ended.unwrap_or_else(|_| panic!("jitauth does not end on SIGTERM")).expect("a child")
     }
 
     /// Starts it again with its settings; the log goes on.
@@ -178,6 +192,17 @@ impl Daemon {
     /// Everything it wrote, as it wrote it.
     pub(crate) fn text(&self) -> String {
         self.log.lock().join("\n")
+    }
+}
+
+/// A test that fails shows what its daemons last said, and whether they still ran.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.log.lock();
+            let tail = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n");
+            eprintln!("jitauth at {:?}, {:?}, the end of its log:\n{tail}", self.settings.get(LISTEN), self.child.try_wait());
+        }
     }
 }
 

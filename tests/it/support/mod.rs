@@ -4,6 +4,8 @@ pub(crate) mod amqp;
 pub(crate) mod books;
 pub(crate) mod daemon;
 pub(crate) mod http;
+pub(crate) mod metrics;
+pub(crate) mod outside;
 pub(crate) mod request;
 pub(crate) mod sandbox;
 pub(crate) mod services;

@@ -63,6 +63,8 @@ static TURNS: RwLock<()> = RwLock::const_new(());
 pub(crate) enum Turn {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
+    /// Of a test that has its turn and wants another place: taking a second turn could wait for ever behind one that waits.
+    Taken,
 }
 
 impl Turn {
@@ -85,7 +87,8 @@ impl Services {
             assert!(env::var_os("JITAUTH_TEST_REQUIRE").is_none_or(|value| value != "1"), "{line}");
             let thread = std::thread::current();
             // Past the test runner's capture, which would swallow it: a test that did not run must show.
-            writeln!(std::io::stderr(), "{}: {line}", thread.name().unwrap_or("a test")).unwrap();
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "{}: {line}", thread.name().unwrap_or("a test")).unwrap();
         }
         services
     }
@@ -93,7 +96,7 @@ impl Services {
     fn from_env() -> Option<Self> {
         Some(Self {
             state: env::var_os("JITAUTH_TEST_SERVICES")?.into(),
-            postgres: env::var("JITAUTH_TEST_POSTGRES").ok()?,
+            postgres: env::var("JITAUTH_TEST_POSTGRES").ok()?.rsplit_once('/')?.0.to_owned(),
             redis: env::var("JITAUTH_TEST_REDIS").ok()?,
             broker: env::var("JITAUTH_TEST_BROKER").ok()?,
             vhosts_made: env::var("JITAUTH_TEST_SLOTS").ok()?.parse().ok()?,

@@ -69,10 +69,21 @@ struct Book {
 type Asked = (String, i64, i64, i64);
 
 impl Book {
-    async fn load(&mut self, world: &World, card: i64) {
-        while !self.files.contains_key(&card) {
-            if let Ok(Some(file)) = world.store.fetch(&token(card)).await {
-                self.files.insert(card, file);
+    /// Reads the files that are missing, until all of a group know the same version of the program.
+    async fn load(&mut self, world: &World, asked: &[Asked]) {
+        loop {
+            for (_, card, ..) in asked {
+                while !self.files.contains_key(card) {
+                    if let Ok(Some(file)) = world.store.fetch(&token(*card)).await {
+                        self.files.insert(*card, file);
+                    }
+                }
+            }
+            let newest = asked.iter().map(|(_, card, ..)| self.files[card].program.version).max();
+            let before = self.files.len();
+            self.files.retain(|_, file| Some(file.program.version) >= newest);
+            if self.files.len() == before {
+                return;
             }
         }
     }
@@ -178,9 +189,7 @@ async fn lane(world: World, ring: Arc<Ring>, seed: u64) {
         let mut wait = true;
         for tries in 0.. {
             assert!(tries < 500, "no end of tries");
-            for (_, card, ..) in &asked {
-                book.load(&world, *card).await;
-            }
+            book.load(&world, &asked).await;
             let commit = book.decide(&asked);
             let outcome = loop {
                 match ledger.commit(&commit, wait).await {
