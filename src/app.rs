@@ -17,11 +17,14 @@ use std::{
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 
 /// How often dependencies are looked at for readiness, and slow decisions are told.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// After how long a store that says nothing counts as one that is out.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the daemon ended other than well. Each kind has its exit code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -212,7 +215,12 @@ impl<S: Store> Watch<S> {
     }
 
     async fn look_at_store(&self, check: &Check) {
-        let failed = self.store.ping().await.err().map(|error| error.to_string());
+        // A store that hangs does not fail by itself.
+        let answer = timeout(PING_TIMEOUT, self.store.ping()).await;
+        let failed = match answer {
+            Ok(answer) => answer.err().map(|error| error.to_string()),
+            Err(_) => Some(format!("no answer within {} ms", PING_TIMEOUT.as_millis())),
+        };
         self.note(check, Dependency::Store, failed);
     }
 

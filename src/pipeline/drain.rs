@@ -1,5 +1,6 @@
 //! How many requests are in flight, and when there are none any more.
 
+use crate::telemetry::Telemetry;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -7,34 +8,36 @@ use std::sync::{
 use tokio::sync::Notify;
 
 /// Counts requests in flight, up to a bound. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct InFlight {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     max: usize,
+    telemetry: Telemetry,
     count: AtomicUsize,
     idle: Notify,
 }
 
 /// A place among the requests in flight; dropped when the request is answered.
-#[derive(Debug)]
 pub(super) struct Slot {
     inner: Arc<Inner>,
 }
 
 impl InFlight {
-    pub(super) fn new(max: usize) -> Self {
-        Self { inner: Arc::new(Inner { max, count: AtomicUsize::new(0), idle: Notify::new() }) }
+    pub(super) fn new(max: usize, telemetry: Telemetry) -> Self {
+        Self { inner: Arc::new(Inner { max, telemetry, count: AtomicUsize::new(0), idle: Notify::new() }) }
     }
 
     /// A place, if there is one left.
     pub(super) fn take(&self) -> Option<Slot> {
         let taken =
             self.inner.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < self.inner.max).then_some(count + 1));
-        taken.is_ok().then(|| Slot { inner: self.inner.clone() })
+        taken.is_ok().then(|| {
+            self.inner.telemetry.job_began();
+            Slot { inner: self.inner.clone() }
+        })
     }
 
     pub(super) fn count(&self) -> usize {
@@ -55,6 +58,7 @@ impl InFlight {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.inner.telemetry.job_ended();
         if self.inner.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.inner.idle.notify_waiters();
         }

@@ -14,7 +14,7 @@ use crate::{
         FactError, FactSource,
         tiered::{FactTiers, Found},
     },
-    telemetry::{Span, Spans, Telemetry},
+    telemetry::{Span, Spans},
 };
 use backon::{ExponentialBuilder, Retryable};
 use std::{
@@ -35,7 +35,6 @@ pub(super) struct Inner<S> {
     pub(super) lanes: Vec<mpsc::Sender<Ready>>,
     pub(super) declines: Declines,
     pub(super) in_flight: InFlight,
-    pub(super) telemetry: Telemetry,
 }
 
 impl<S> Clone for Pipeline<S> {
@@ -68,7 +67,6 @@ impl<S: FactSource> Intake for Pipeline<S> {
         let Some(slot) = self.inner.in_flight.take() else {
             return self.inner.declines.shed(job, Reason::SystemUnavailable, now);
         };
-        self.inner.telemetry.in_flight(self.inner.in_flight.count());
         self.inner.clone().gather(job, slot, now);
     }
 }

@@ -61,6 +61,8 @@ struct Tries {
     /// Rows locked by others are named instead of waited for.
     no_wait: bool,
     contended: u32,
+    /// How long the last try waited for a lock in vain: the next one may too.
+    waited: Duration,
     pauses: u32,
 }
 
@@ -93,6 +95,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
                 Err(LedgerError::Contended(_)) if !tries.no_wait => {
                     tries.contended += 1;
                     tries.no_wait = tries.contended >= CONTENDED_TRIES;
+                    cases = self.shed_before(cases, Instant::now() + tries.waited);
                 }
                 Err(LedgerError::Refused(error)) => cases = self.refused(cases, &error).await,
                 Err(error) => cases = self.pause(cases, &mut tries, &error).await,
@@ -132,7 +135,9 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         loop {
             let sent = Instant::now();
             let outcome = self.queue.alongside(self.ledger.commit(commit, !tries.no_wait)).await;
-            self.telemetry.committed(outcome_name(&outcome), commit.journal.len(), sent.elapsed());
+            let took = sent.elapsed();
+            self.telemetry.committed(outcome_name(&outcome), commit.journal.len(), took);
+            tries.waited = if let Err(LedgerError::Contended(_)) = outcome { took } else { Duration::ZERO };
             match outcome {
                 Err(LedgerError::Unknown(error)) => {
                     unknown = true;
@@ -326,12 +331,21 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
             self.telemetry.dependency(Dependency::Store, false, &error.to_string());
         }
         let pause = backoff(&mut tries.pauses);
-        let soon = Instant::now() + pause + self.settings.shed_before;
+        let soon = Instant::now() + pause + tries.waited + self.settings.shed_before;
         let (due, open): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.may_be_shed() && case.deadline() <= soon);
         self.shed(due, Reason::SystemUnavailable);
         if !open.is_empty() {
             self.queue.alongside(tokio::time::sleep(pause)).await;
         }
+        open
+    }
+
+    /// Nothing of the batch is in flight, and the next try may last until `then`: declines what would be answered too late after it.
+    /// What is too late already stays, to be journaled as such: nobody waits for it.
+    fn shed_before(&self, cases: Vec<Case>, then: Instant) -> Vec<Case> {
+        let (now, soon) = (Instant::now(), then + self.settings.shed_before);
+        let (due, open) = cases.into_iter().partition(|case| case.may_be_shed() && now < case.deadline() && case.deadline() <= soon);
+        self.shed(due, Reason::SystemUnavailable);
         open
     }
 

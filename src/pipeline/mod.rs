@@ -80,8 +80,8 @@ pub fn start<L: Ledger, S: FactSource>(
         };
         lanes.spawn(lane.run());
     }
-    let in_flight = drain::InFlight::new(settings.in_flight_max);
-    let inner = gather::Inner { settings, facts, lanes: senders, declines, in_flight, telemetry: telemetry.clone() };
+    let in_flight = drain::InFlight::new(settings.in_flight_max, telemetry.clone());
+    let inner = gather::Inner { settings, facts, lanes: senders, declines, in_flight };
     (Pipeline::new(inner), Running { lanes, desk: tokio::spawn(desk.run()) })
 }
 

@@ -377,9 +377,14 @@ impl Telemetry {
         }
     }
 
-    /// Work in flight changed.
-    pub fn in_flight(&self, jobs: usize) {
-        self.metrics().in_flight.set(0, jobs as u64);
+    /// A job is in flight from now on.
+    pub fn job_began(&self) {
+        self.metrics().in_flight.inc(0);
+    }
+
+    /// A job that [began](Telemetry::job_began) is not in flight any more.
+    pub fn job_ended(&self) {
+        self.metrics().in_flight.dec(0);
     }
 
     /// How much work may be in flight.

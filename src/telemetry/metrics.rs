@@ -97,6 +97,13 @@ impl Table {
         self.add(row, 1);
     }
 
+    /// For a gauge that was raised before.
+    pub(super) fn dec(&self, row: usize) {
+        if let Some((_, cell)) = self.rows.get(row) {
+            cell.fetch_sub(1, Relaxed);
+        }
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.rows.iter().map(|(_, cell)| cell.load(Relaxed)).sum()
     }

@@ -178,7 +178,8 @@ fn each_event_moves_its_own_sample() {
         &[("jitauth_clock_skew_total", 1.0), ("jitauth_clock_skew_seconds", 1.5)],
     );
     check(&|| telemetry.unknown_fields(3), &[("jitauth_unknown_fields_total", 3.0)]);
-    check(&|| telemetry.in_flight(5), &[("jitauth_inflight_messages", 5.0)]);
+    check(&|| telemetry.job_began(), &[("jitauth_inflight_messages", 1.0)]);
+    check(&|| telemetry.job_ended(), &[("jitauth_inflight_messages", -1.0)]);
     check(&|| telemetry.readiness().drain(), &[("jitauth_draining", 1.0), ("jitauth_ready", 0.0)]);
     check(&|| telemetry.dependency(Dependency::Store, true, ""), &[(r#"jitauth_dependency_up{dependency="store"}"#, 1.0)]);
 

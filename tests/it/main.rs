@@ -15,6 +15,7 @@ mod ledger_conforms;
 mod never_overspends;
 mod outcomes;
 mod round_trips;
+mod sheds;
 mod stale;
 mod stale_cache_cannot_approve;
 mod stale_cache_cannot_decline;

@@ -73,7 +73,7 @@ async fn prepare(store: &Store) {
     let program = world.program("trips", Program::default()).await;
     for number in 0..CARDS {
         let held = world.holder(program, &format!("trip{number}"), Holder::default()).await;
-        world.limit(Owner::Card(held.card), Limit { period: "lifetime", cap_amount: Some(1_000_00), ..Limit::default() }).await;
+        world.limit(Owner::Card(held.card), Limit { period: "lifetime", cap_amount: Some(100_000), ..Limit::default() }).await;
         world.limit(Owner::User(held.user), Limit { period: "month", cap_count: Some(1_000), ..Limit::default() }).await;
     }
 }
@@ -139,7 +139,7 @@ async fn a_warm_decision_costs_no_redis_command_and_one_statement_per_batch() {
     let decisions = i64::try_from(3 * ROUND).unwrap();
     let batches = grew("jitauth_db_transactions_total");
     let mean = decisions as f64 / batches as f64;
-    println!("round_trips: {decisions} warm decisions in {batches} batches, {mean:.2} a batch; PostgreSQL {asked:?}; Redis {commanded:?}");
+    eprintln!("round_trips: {decisions} warm decisions in {batches} batches, {mean:.2} a batch; PostgreSQL {asked:?}; Redis {commanded:?}");
     assert_eq!(grew("jitauth_commit_batch_decisions_sum"), decisions, "every decision was committed once");
     assert_eq!(grew("jitauth_commit_batch_decisions_count"), batches);
     assert_eq!(after.cache("memory", "miss"), counted.cache("memory", "miss"), "a warm decision finds its facts in memory");

@@ -13,8 +13,8 @@ use crate::support::{
 use fred::prelude::{Builder, Client, ClientLike, Config, KeysInterface};
 use jitauth::domain::reason::Reason;
 
-/// Which of the holder's things a limit belongs to.
-pub(crate) type OwnerOf = fn(Held) -> Owner;
+/// Whom of a cardholder's rows a limit is attached to.
+type Attached = fn(Held) -> Owner;
 
 /// One change of the store that no cache hears of.
 pub(crate) struct Case {
@@ -23,7 +23,7 @@ pub(crate) struct Case {
     pub(crate) holder: Holder<'static>,
     /// Whether the card is there from the start. The change inserts it otherwise, with id [`Held::card`] and token `crd_<token>`.
     pub(crate) card_exists: bool,
-    pub(crate) limit: Option<(OwnerOf, Limit<'static>)>,
+    pub(crate) limit: Option<(Attached, Limit<'static>)>,
     /// What the caches are warmed with is answered so; `None` is an approval.
     pub(crate) before: Option<Reason>,
     /// Plain SQL; the text is what the tokens of the holder end in.
@@ -47,7 +47,7 @@ impl Case {
         Self { program, ..self }
     }
 
-    pub(crate) fn limit(self, owner: fn(Held) -> Owner, limit: Limit<'static>) -> Self {
+    pub(crate) fn limit(self, owner: Attached, limit: Limit<'static>) -> Self {
         Self { limit: Some((owner, limit)), ..self }
     }
 
@@ -142,7 +142,7 @@ impl Rig {
             }
         }
         self.store.check_books_but_caps().await;
-        println!("stale caches: {:?}", self.tally);
+        eprintln!("stale caches: {:?}", self.tally);
     }
 
     async fn check(&mut self, case: &Case, road: Road) {

@@ -33,7 +33,7 @@ fn cases() -> Vec<Case> {
         declined("account_closed", Reason::AccountClosed, |held, _| {
             format!("update accounts set status = 'closed' where id = {}", held.account)
         }),
-        declined("account_emptied", Reason::InsufficientFunds, |held, token| stale::transfer(held, token, -985_00)),
+        declined("account_emptied", Reason::InsufficientFunds, |held, token| stale::transfer(held, token, -98_500)),
         declined("floor_raised", Reason::InsufficientFunds, |held, _| {
             format!("update accounts set floor = 98500 where id = {}", held.account)
         }),
@@ -42,11 +42,11 @@ fn cases() -> Vec<Case> {
         declined("account_limit_inserted", Reason::AmountLimit, |held, _| insert_limit(held, "account", held.account, "month", 9_99)),
         declined("program_limit_inserted", Reason::AmountLimit, |held, _| insert_limit(held, "program", held.program, "lifetime", 9_99)),
         declined("card_limit_lowered", Reason::AmountLimit, |held, _| lower(held.card, "cap_amount = 1999"))
-            .limit(|held| Owner::Card(held.card), day(Some(100_00), None)),
+            .limit(|held| Owner::Card(held.card), day(Some(10_000), None)),
         declined("user_count_lowered", Reason::CountLimit, |held, _| lower(held.user, "cap_count = 1"))
             .limit(|held| Owner::User(held.user), day(None, Some(9))),
         declined("program_limit_lowered", Reason::AmountLimit, |held, _| lower(held.program, "cap_amount = 1999"))
-            .limit(|held| Owner::Program(held.program), day(Some(100_00), None)),
+            .limit(|held| Owner::Program(held.program), day(Some(10_000), None)),
         declined("limit_widened", Reason::TransactionLimit, |held, _| lower(held.card, "filter = '{}'")).limit(
             |held| Owner::Card(held.card),
             Limit { period: "transaction", filter: r#"{"mccs": {"only": ["7995"]}}"#, cap_amount: Some(1_00), ..Limit::default() },

@@ -352,6 +352,23 @@ async fn a_row_held_by_others_costs_its_own_requests_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_cannot_wait_for_a_lock_once_more_is_declined_in_time() {
+    for (deadline, lock) in [(1000, 300), (500, 300), (2000, 60)] {
+        let rig = rig();
+        let card = rig.card(1, 1000);
+        heard(rig.ask("warm", &card, 10, MS(1000)).answer().await);
+        rig.fault(&[Fault::Locked(MS(lock)); 100]);
+        let asked = Instant::now();
+        let answer = rig.ask("locked", &card, 10, MS(deadline)).answer().await;
+        assert_eq!((answer.reason, answer.journaled), (Some(Reason::SystemUnavailable), false), "{deadline}");
+        let took = asked.elapsed();
+        assert!(took < MS(deadline), "{deadline}: {took:?}");
+        assert!(took + MS(2 * lock + 250) > MS(deadline), "{deadline}: given up too early: {took:?}");
+        assert_eq!(rig.held(), 10, "{deadline}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_out_costs_declines_before_the_deadline_and_nothing_after() {
     let rig = rig();
     let card = rig.card(1, 1000);

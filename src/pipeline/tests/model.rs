@@ -33,6 +33,8 @@ pub(super) enum Fault {
     Unreachable,
     /// A lock is not had in time.
     Contended,
+    /// A lock is waited for this long, and not had.
+    Locked(Duration),
 }
 
 #[derive(Clone, Default)]
@@ -206,6 +208,10 @@ impl Ledger for Model {
             Some(Fault::Stall(time)) => tokio::time::sleep(time).await,
             Some(Fault::Unreachable) => return Err(LedgerError::Unreachable("down".to_owned())),
             Some(Fault::Contended) => return Err(LedgerError::Contended("locked".to_owned())),
+            Some(Fault::Locked(time)) => {
+                tokio::time::sleep(time).await;
+                return Err(LedgerError::Contended("locked".to_owned()));
+            }
             Some(Fault::LostBefore) => return Err(LedgerError::Unknown("lost".to_owned())),
             Some(Fault::LostAfter) => {
                 drop(self.0.lock().commit(commit, wait));
