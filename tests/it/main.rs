@@ -19,5 +19,7 @@ mod stale;
 mod stale_cache_cannot_approve;
 mod stale_cache_cannot_decline;
 mod stands_on_its_own_services;
+mod store_restarts;
 mod support;
 mod survives_kill_9;
+mod traffic;
