@@ -7,6 +7,7 @@
 
 mod answers_duplicates_identically;
 mod crowd;
+mod dead_letters;
 mod decides_over_amqp;
 mod decides_over_http;
 mod drains;
