@@ -6,6 +6,7 @@
 #![expect(clippy::inconsistent_digit_grouping, reason = "minor units are grouped as money: 12_50 is 12.50")]
 
 mod answers_duplicates_identically;
+mod broker_restarts;
 mod crowd;
 mod dead_letters;
 mod decides_over_amqp;
