@@ -53,12 +53,13 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
         return Attempted { parcel, fate: Fate::NotSent, channel: None };
     }
     let (exchange, key, properties, body) = parcel.addressed(&around);
+    let mandatory = parcel.can_be_returned();
     parcel.ticket.about.tries += 1;
     let begun = Instant::now();
     let mut written = None;
     let outcome = {
         let handed_over = async {
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let options = BasicPublishOptions { mandatory, immediate: false };
             let confirm = channel.basic_publish(exchange, key, options, &body, properties).await?;
             written = Some(Instant::now());
             confirm.await
@@ -117,6 +118,13 @@ fn record(recorder: &Recorder, received: Instant, begun: Instant, written: Insta
 }
 
 impl Parcel {
+    /// Whether a return would mean that nobody got it. Direct reply-to is no queue for the broker, which returns what it has just
+    /// delivered there: an approval that was heard would be sent again and then taken back.
+    fn can_be_returned(&self) -> bool {
+        let lossy = self.ticket.about.reply.as_ref().is_some_and(|reply| reply.lossy);
+        !(lossy && matches!(self.load, Load::Answer(_)))
+    }
+
     fn addressed(&self, around: &Surroundings) -> (ShortString, ShortString, BasicProperties, Arc<[u8]>) {
         match &self.load {
             Load::Answer(answer) => {

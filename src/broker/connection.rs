@@ -46,8 +46,13 @@ impl Pauses {
     /// Notes how long the last success held.
     pub(super) fn held(&mut self, since: Instant) {
         if since.elapsed() >= WELL_AFTER {
-            self.series = self.builder.build();
+            self.reset();
         }
+    }
+
+    /// Starts again with the shortest pause.
+    pub(super) fn reset(&mut self) {
+        self.series = self.builder.build();
     }
 }
 

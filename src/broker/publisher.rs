@@ -251,6 +251,7 @@ impl Publisher {
     fn on_opened(&mut self, opened: Result<Channel, ()>) {
         if let Ok(channel) = opened {
             self.idle.push(channel);
+            self.pauses.reset();
             return;
         }
         self.link.doubt();
