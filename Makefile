@@ -9,7 +9,7 @@ build:
 
 # Everything, on private services: nothing may be skipped.
 test:
-	JITAUTH_TEST_REQUIRE=1 scripts/services run -- $(CARGO) test --locked
+	JITAUTH_TEST_REQUIRE=1 scripts/services run -- $(CARGO) test --locked --no-fail-fast
 
 # Private PostgreSQL, Redis and RabbitMQ for trying things, until Ctrl-C.
 services:

@@ -537,7 +537,7 @@ fn the_rules_find_what_breaks_them() {
         ("src/broker/consumer.rs", "use lapin::Channel; use crate::pipeline::Job;", None),
         ("src/http/ingress.rs", "use crate::broker::Ticket;", Some("http may not use broker")),
         ("src/cli/seed.rs", "use sqlx::PgPool; use crate::config::Config;", None),
-        ("src/cli/demo.rs", "use sqlx::SqlitePool;", Some("sqlx may be used in")),
+        ("src/cli/serve.rs", "use sqlx::SqlitePool;", Some("sqlx may be used in")),
         ("src/app.rs", "use crate::{broker, config, http};", None),
         ("src/plugins.rs", "", Some("has no place in LAYERS")),
     ] {

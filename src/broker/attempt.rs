@@ -1,14 +1,14 @@
 //! One try to publish one parcel, on a channel of its own.
 
 use super::{
-    connection::Link,
+    connection::{LOOK_EVERY, Link},
     error::refused_on_channel,
     publisher::{Load, Parcel},
 };
 use crate::telemetry::{Recorder, Span, Spans, Telemetry, events::PublishOutcome};
 use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout_at};
 
 /// What became of one try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,28 +53,34 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
         return Attempted { parcel, fate: Fate::NotSent, channel: None };
     }
     let (exchange, key, properties, body) = parcel.addressed(&around);
+    let mandatory = parcel.can_be_returned();
     parcel.ticket.about.tries += 1;
     let begun = Instant::now();
     let mut written = None;
     let outcome = {
         let handed_over = async {
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let options = BasicPublishOptions { mandatory, immediate: false };
             let confirm = channel.basic_publish(exchange, key, options, &body, properties).await?;
             written = Some(Instant::now());
             confirm.await
         };
         tokio::pin!(handed_over);
+        let mut until = begun + around.confirm_timeout;
         loop {
-            tokio::select! { biased;
-                outcome = &mut handed_over => break Some(outcome),
-                () = sleep(around.confirm_timeout) => {
-                    parcel.unheard(&around.telemetry);
-                    // While the broker does not read from us, what was handed over waits in a buffer and will be sent:
-                    // sending it again would only add copies.
-                    if !around.link.blocked() {
-                        break None;
-                    }
+            if let Ok(outcome) = timeout_at(until.min(Instant::now() + LOOK_EVERY), &mut handed_over).await {
+                break Some(outcome);
+            }
+            if !channel.status().connected() {
+                break None;
+            }
+            if Instant::now() >= until {
+                parcel.unheard();
+                // While the broker does not read from us, what was handed over waits in a buffer and will be sent: sending it
+                // again would only add copies.
+                if !around.link.blocked() {
+                    break None;
                 }
+                until = Instant::now() + around.confirm_timeout;
             }
         }
     };
@@ -112,6 +118,13 @@ fn record(recorder: &Recorder, received: Instant, begun: Instant, written: Insta
 }
 
 impl Parcel {
+    /// Whether a return would mean that nobody got it. Direct reply-to is no queue for the broker, which returns what it has just
+    /// delivered there: an approval that was heard would be sent again and then taken back.
+    fn can_be_returned(&self) -> bool {
+        let lossy = self.ticket.about.reply.as_ref().is_some_and(|reply| reply.lossy);
+        !(lossy && matches!(self.load, Load::Answer(_)))
+    }
+
     fn addressed(&self, around: &Surroundings) -> (ShortString, ShortString, BasicProperties, Arc<[u8]>) {
         match &self.load {
             Load::Answer(answer) => {

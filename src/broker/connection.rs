@@ -19,8 +19,8 @@ use tokio::{
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// What lived this long was well: the next pause is the first again.
 const WELL_AFTER: Duration = Duration::from_secs(1);
-/// A loss that raises no event is seen after this long at the latest.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A loss that nobody is told of is seen after this long at the latest.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a goodbye may take.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
@@ -46,8 +46,13 @@ impl Pauses {
     /// Notes how long the last success held.
     pub(super) fn held(&mut self, since: Instant) {
         if since.elapsed() >= WELL_AFTER {
-            self.series = self.builder.build();
+            self.reset();
         }
+    }
+
+    /// Starts again with the shortest pause.
+    pub(super) fn reset(&mut self) {
+        self.series = self.builder.build();
     }
 }
 
@@ -64,8 +69,31 @@ pub(super) async fn dial(address: &AMQPUri, name: &str, patience: Duration) -> R
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     match timeout(patience, Connection::connect_uri(address.clone(), properties)).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(BrokerError::Unreachable(format!("no answer within {} ms", patience.as_millis()))),
+        Err(_) => Err(no_answer(patience)),
     }
+}
+
+/// Waits for an answer of the broker, but no longer than the connection lasts: what is under way while it is lost may never
+/// come to an end in lapin.
+pub(super) async fn ask<T>(
+    connection: &Connection,
+    patience: Duration,
+    question: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    tokio::pin!(question);
+    let until = Instant::now() + patience;
+    loop {
+        match timeout(LOOK_EVERY, &mut question).await {
+            Ok(answer) => return Ok(answer?),
+            Err(_) if !connection.status().connected() => return Err(BrokerError::Unreachable("the connection was lost".into())),
+            Err(_) if Instant::now() >= until => return Err(no_answer(patience)),
+            Err(_) => {}
+        }
+    }
+}
+
+fn no_answer(patience: Duration) -> BrokerError {
+    BrokerError::Unreachable(format!("no answer within {} ms", patience.as_millis()))
 }
 
 /// What is known about a connection.

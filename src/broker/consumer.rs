@@ -2,7 +2,7 @@
 
 use super::{
     Phase, Settings,
-    connection::{Link, Pauses},
+    connection::{Link, Pauses, ask},
     reception::Reception,
     topology::short,
 };
@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 pub(super) struct Consumer<I> {
@@ -42,8 +42,8 @@ pub(super) struct Consumer<I> {
 
 /// Why a consumer ended.
 enum Ended {
-    /// Because we cancelled it, and all it had was handed in.
-    Stopped,
+    /// Because we cancelled it, and all it had was handed in. Its deliveries are still acked on this channel.
+    Stopped(Arc<Channel>),
     /// For any other reason.
     Lost(String),
 }
@@ -70,35 +70,35 @@ impl<I: Intake> Consumer<I> {
         }
     }
 
-    /// Consumes until the daemon drains; done when everything that was delivered has been handed in.
-    pub(super) async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+    /// Consumes until the daemon drains; done when everything that was delivered has been handed in. Gives the channel that
+    /// has to stay open for the acks.
+    pub(super) async fn run(mut self, mut phase: watch::Receiver<Phase>) -> Option<Arc<Channel>> {
         loop {
             let connection = tokio::select! { biased;
-                () = Phase::Draining.reached(&mut phase) => return,
+                () = Phase::Draining.reached(&mut phase) => return None,
                 connection = self.link.connection() => connection,
             };
             let since = Instant::now();
             let ended = self.consume(&connection, &mut phase).await;
             self.consuming.store(false, Ordering::Relaxed);
             match ended {
-                Ended::Stopped => return,
+                Ended::Stopped(channel) => return Some(channel),
                 Ended::Lost(why) => self.telemetry.broker_connection(Role::Consumer, false, &why),
             }
             self.link.doubt();
             self.pauses.held(since);
             let pause = sleep(self.pauses.next());
             tokio::select! { biased;
-                () = Phase::Draining.reached(&mut phase) => return,
+                () = Phase::Draining.reached(&mut phase) => return None,
                 () = pause => {}
             }
         }
     }
 
     async fn consume(&self, connection: &Connection, phase: &mut watch::Receiver<Phase>) -> Ended {
-        let (channel, mut deliveries) = match timeout(self.patience, self.open(connection)).await {
-            Ok(Ok(open)) => open,
-            Ok(Err(error)) => return Ended::Lost(format!("cannot consume {}: {error}; run `jitauth topology check`", self.queue)),
-            Err(_) => return Ended::Lost(format!("cannot consume {}: no answer from the broker", self.queue)),
+        let (channel, mut deliveries) = match ask(connection, self.patience, self.open(connection)).await {
+            Ok(open) => open,
+            Err(error) => return Ended::Lost(format!("cannot consume {}: {error}; see `jitauth topology check`", self.queue)),
         };
         self.consuming.store(true, Ordering::Relaxed);
         self.telemetry.broker_connection(Role::Consumer, true, "consuming");
@@ -108,15 +108,15 @@ impl<I: Intake> Consumer<I> {
                 () = Phase::Draining.reached(phase), if !cancelled => {
                     cancelled = true;
                     self.consuming.store(false, Ordering::Relaxed);
-                    if !self.cancel(&channel, deliveries.tag()).await {
-                        return Ended::Stopped;
+                    if !self.cancel(connection, &channel, deliveries.tag()).await {
+                        return Ended::Stopped(channel);
                     }
                 }
                 delivery = deliveries.next() => {
                     let received = Instant::now();
                     match delivery {
                         Some(Ok(delivery)) => {
-                            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Ended::Stopped };
+                            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Ended::Stopped(channel) };
                             // A delivery of a channel that is gone comes again: to decide it now would answer it twice.
                             if delivery.acker.usable() {
                                 self.reception.receive(delivery, received, permit, &channel);
@@ -124,7 +124,7 @@ impl<I: Intake> Consumer<I> {
                         }
                         // After an error the stream would stay silent for ever.
                         Some(Err(error)) => return Ended::Lost(error.to_string()),
-                        None if cancelled => return Ended::Stopped,
+                        None if cancelled => return Ended::Stopped(channel),
                         None => return Ended::Lost(format!("the broker ended the consumer: is queue {} gone?", self.queue)),
                     }
                 }
@@ -141,7 +141,7 @@ impl<I: Intake> Consumer<I> {
     }
 
     /// Asks for no more deliveries. What has arrived already is still handed in; then the stream ends.
-    async fn cancel(&self, channel: &Channel, tag: ShortString) -> bool {
-        matches!(timeout(self.patience, channel.basic_cancel(tag, BasicCancelOptions::default())).await, Ok(Ok(())))
+    async fn cancel(&self, connection: &Connection, channel: &Channel, tag: ShortString) -> bool {
+        ask(connection, self.patience, channel.basic_cancel(tag, BasicCancelOptions::default())).await.is_ok()
     }
 }

@@ -219,3 +219,88 @@ fn clean_short(text: &ShortString) -> ShortString {
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test says what it expects")]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const PAN: &str = "4111111111111111";
+
+    fn letter(body: &[u8], properties: BasicProperties) -> DeadLetter {
+        let mut delivery = Delivery::mock(1, "transactions".into(), "jit-funding.created".into(), false, body.to_vec());
+        delivery.properties = properties;
+        dead_letter(&delivery, DeadLetterReason::Malformed, "detail", 1, Timestamp(0))
+    }
+
+    fn table(entries: &[(&str, AMQPValue)]) -> FieldTable {
+        let mut table = FieldTable::default();
+        for (name, value) in entries {
+            table.insert((*name).into(), value.clone());
+        }
+        table
+    }
+
+    #[test]
+    fn stages_are_written_in_the_order_of_life() {
+        let mut spans = Spans::default();
+        for (span, us) in [(Span::Commit, 640), (Span::User, 3), (Span::Queue, 9), (Span::Decode, 5), (Span::Card, 2)] {
+            spans.set(span, Duration::from_micros(us));
+        }
+        assert_eq!(stages(&spans), "decode=5;user=3;card=2;commit=640");
+        assert_eq!(stages(&Spans::default()), "");
+    }
+
+    #[test]
+    fn a_dead_letter_holds_no_card_number_anywhere() {
+        let nested = table(&[("note", text(PAN)), ("raw", AMQPValue::ByteArray(PAN.as_bytes().into()))]);
+        let headers = table(&[
+            ("pan", text(PAN)),
+            (PAN, AMQPValue::Boolean(true)),
+            ("number", AMQPValue::LongLongInt(PAN.parse().expect("a number"))),
+            ("nested", AMQPValue::FieldTable(nested)),
+            ("list", AMQPValue::FieldArray(vec![text(PAN)].into())),
+        ]);
+        let properties = BasicProperties::default()
+            .with_message_id(PAN.into())
+            .with_correlation_id(PAN.into())
+            .with_type(PAN.into())
+            .with_app_id(PAN.into())
+            .with_user_id(PAN.into())
+            .with_headers(headers);
+        let letter = letter(format!("{{\"card\":\"{PAN}\"}}").as_bytes(), properties);
+        assert!(!String::from_utf8_lossy(&letter.body).contains(PAN));
+        let shown = format!("{:?}", letter.properties);
+        let as_bytes = format!("{:?}", PAN.as_bytes());
+        assert!(!shown.contains(PAN) && !shown.contains(as_bytes.trim_matches(['[', ']'])), "{shown}");
+    }
+
+    #[test]
+    fn headers_that_could_not_be_sent_are_left_out() {
+        let mut deep = FieldTable::default();
+        for _ in 0..HEADERS_NESTING_MAX {
+            deep = table(&[("deeper", AMQPValue::FieldTable(deep))]);
+        }
+        let wide = table(&[("wide", text(&"x".repeat(HEADERS_BYTES_MAX)))]);
+        for (headers, kept) in [(deep, false), (wide, false), (table(&[("fits", text("y"))]), true)] {
+            let letter = letter(b"", BasicProperties::default().with_headers(headers));
+            let headers = letter.properties.headers().clone().expect("headers");
+            assert_eq!(headers.contains_key("x-original-headers-dropped"), !kept, "{headers:?}");
+            assert!(headers.contains_key("x-reason"));
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_has_the_same_id_each_time_and_another_one_otherwise() {
+        let id = |body: &[u8], message: &str, correlation: &str| {
+            let properties = BasicProperties::default().with_message_id(message.into()).with_correlation_id(correlation.into());
+            let letter = letter(body, properties);
+            letter.properties.headers().clone().and_then(|headers| headers.inner().get("x-dlq-id").cloned()).expect("an id")
+        };
+        assert_eq!(id(b"body", "m", "c"), id(b"body", "m", "c"));
+        for (body, message, correlation) in [(&b"other"[..], "m", "c"), (b"body", "n", "c"), (b"body", "m", "d"), (b"body", "mc", "")] {
+            assert_ne!(id(body, message, correlation), id(b"body", "m", "c"), "{message} {correlation}");
+        }
+    }
+}

@@ -38,9 +38,12 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
+/// How long acks are given to take effect. A quorum queue keeps some of a burst back in the broker's channel for a moment, and
+/// forgets them with the channel: what was acked would be delivered again.
+const ACKS_EFFECTIVE: Duration = Duration::from_millis(250);
 /// How long the parts may take to end once they were told to.
 const END_MAX: Duration = Duration::from_secs(3);
 
@@ -124,8 +127,11 @@ impl Broker {
             publishing,
             others: vec![tokio::spawn(keep_consuming), tokio::spawn(keep_publishing), tokio::spawn(publisher.run(phases))],
             consumer: Some(tokio::spawn(async move {
-                consumer.run(consumer_phases).await;
+                let channel = consumer.run(consumer_phases.clone()).await;
                 done.send_replace(true);
+                let mut phases = consumer_phases;
+                Phase::Closing.reached(&mut phases).await;
+                drop(channel);
             })),
             consumed,
         })
@@ -159,6 +165,7 @@ impl Broker {
     /// Ends the connections. What is unsettled stays unacknowledged and is delivered again; approvals that were not handed
     /// over are taken back, those in flight count as unheard.
     pub async fn close(mut self) {
+        sleep(ACKS_EFFECTIVE).await;
         self.phase.send_replace(Phase::Closing);
         for task in self.consumer.take().into_iter().chain(std::mem::take(&mut self.others)) {
             let abort = task.abort_handle();

@@ -1,13 +1,13 @@
 //! The one task that publishes: answers and dead letters out, then the ack.
 //!
-//! Every publish in flight has a channel to itself (see [`attempt`](super::attempt)); idle channels are used again, the last
+//! Every publish in flight has a channel to itself (see [`attempt`]); idle channels are used again, the last
 //! one first, so that a calm daemon keeps few of them warm. What happens to a delivery's parcel is all in
 //! [`Publisher::conclude`]: **confirmed, then acked**.
 
 use super::{
     Phase, Settings,
     attempt::{self, Attempted, Fate, Surroundings},
-    connection::{Link, Pauses},
+    connection::{Link, Pauses, ask},
     envelope::{DeadLetter, Response},
     ticket::Ticket,
     topology::{self, short},
@@ -29,7 +29,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// The first pause before a parcel is tried again, and the longest.
@@ -50,12 +50,11 @@ pub(super) enum Load {
 
 impl Parcel {
     /// Notes that an approval may or may not have been heard. Its hold stays.
-    pub(super) fn unheard(&mut self, telemetry: &Telemetry) {
+    pub(super) fn unheard(&mut self) {
         if let Load::Answer(Response { fresh, .. }) = &mut self.load
             && let Some(fresh) = fresh.take()
         {
             fresh.unheard();
-            telemetry.approval_unheard();
         }
     }
 
@@ -209,7 +208,7 @@ impl Publisher {
             }
             // A fresh approval is sent even if it cannot be acked: nobody else could send it in time.
             None if !parcel.ticket.usable() => {
-                parcel.unheard(&self.around.telemetry);
+                parcel.unheard();
                 parcel.ticket.give_back();
                 None
             }
@@ -252,6 +251,7 @@ impl Publisher {
     fn on_opened(&mut self, opened: Result<Channel, ()>) {
         if let Ok(channel) = opened {
             self.idle.push(channel);
+            self.pauses.reset();
             return;
         }
         self.link.doubt();
@@ -282,7 +282,7 @@ impl Publisher {
             Fate::Refused => self.refused(done.parcel),
             Fate::Unknown => {
                 let mut parcel = done.parcel;
-                parcel.unheard(&self.around.telemetry);
+                parcel.unheard();
                 self.rest(parcel);
             }
             Fate::NotSent => self.queue(done.parcel),
@@ -302,7 +302,6 @@ impl Publisher {
                 match fresh {
                     Some(fresh) if lossy => {
                         fresh.unheard();
-                        self.around.telemetry.approval_unheard();
                     }
                     Some(fresh) => fresh.heard(),
                     None => {}
@@ -338,7 +337,7 @@ impl Publisher {
     /// A queue that says no to an answer until the deadline has nobody who waits for it; a delivery must not be kept for it
     /// for ever, or a few such queues would use up all that may be unsettled.
     fn refused(&mut self, mut parcel: Parcel) {
-        parcel.unheard(&self.around.telemetry);
+        parcel.unheard();
         let late = Instant::now() + parcel.pause() >= parcel.ticket.about.deadline;
         match parcel.load {
             Load::Answer(Response { then: Some((reason, detail)), .. }) if late => self.dead_letter(parcel.ticket, reason, &detail),
@@ -365,16 +364,9 @@ async fn open_channel(connection: Arc<Connection>, pause: Duration, patience: Du
     let opening = async {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        lapin::Result::Ok(channel)
+        Ok(channel)
     };
-    match timeout(patience, opening).await {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => {
-            tracing::debug!(event = "publish_channel_failed", %error);
-            Err(())
-        }
-        Err(_) => Err(()),
-    }
+    ask(&connection, patience, opening).await.map_err(|error| tracing::debug!(event = "publish_channel_failed", %error))
 }
 
 /// The key and exchange that dead letters go to.

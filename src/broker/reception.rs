@@ -73,8 +73,9 @@ impl<I: Intake> Reception<I> {
             let letter = ticket.dead_letter(DeadLetterReason::ReplyToForbidden, detail, wall);
             return ticket.send(Load::DeadLetter(letter));
         };
-        let lossy_reply = reply.lossy;
-        self.intake.submit(Job { request: decoded.request, received, deadline, spans, lossy_reply, requester: Box::new(ticket) });
+        let (lossy_reply, redelivered) = (reply.lossy, ticket.redelivered());
+        let requester = Box::new(ticket);
+        self.intake.submit(Job { request: decoded.request, received, deadline, spans, lossy_reply, redelivered, requester });
     }
 
     /// Bad input is answered where it can be, and dead-lettered in any case.

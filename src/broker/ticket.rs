@@ -1,6 +1,7 @@
 //! A delivery's ticket: the only handle that can ack it.
 
 use super::{
+    connection::LOOK_EVERY,
     envelope,
     publisher::{Load, Parcel},
     reply::ReplyAddress,
@@ -15,7 +16,7 @@ use lapin::{Channel, message::Delivery, options::BasicAckOptions, types::ShortSt
 use std::sync::Arc;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 /// A delivery that is not settled yet. Dropped unsettled it leaves the message unacknowledged, so that the broker delivers
@@ -66,6 +67,11 @@ impl Ticket {
         self.delivery.acker.usable()
     }
 
+    /// Whether the broker has delivered it before, to us or to somebody else.
+    pub(super) fn redelivered(&self) -> bool {
+        self.delivery.redelivered
+    }
+
     /// What answers to this delivery are correlated by: its own correlation id, or the request's id.
     pub(super) fn correlation(&self) -> Option<ShortString> {
         self.delivery.properties.correlation_id().clone().or_else(|| self.about.id.clone())
@@ -87,9 +93,23 @@ impl Ticket {
 
     /// Acknowledges the delivery, after which it is never delivered again.
     pub(super) async fn ack(mut self, settlement: Settlement) {
-        let acked = matches!(self.delivery.acker.ack(BasicAckOptions::default()).await, Ok(true));
-        // `Ok(false)` means that nothing was sent: the channel is gone, and the broker delivers the message again.
+        let acked = self.acked().await;
         self.settle(if acked { settlement } else { Settlement::Returned });
+    }
+
+    /// Whether an ack was sent. An ack that is under way while its connection is lost may never come to an end in lapin, so
+    /// the channel is looked at meanwhile.
+    async fn acked(&self) -> bool {
+        let ack = self.delivery.acker.ack(BasicAckOptions::default());
+        tokio::pin!(ack);
+        loop {
+            match timeout(LOOK_EVERY, &mut ack).await {
+                // `Ok(false)` means that nothing was sent: the channel is gone, and the broker delivers the message again.
+                Ok(outcome) => return matches!(outcome, Ok(true)),
+                Err(_) if self.delivery.acker.poisoned() => return false,
+                Err(_) => {}
+            }
+        }
     }
 
     /// Leaves the delivery to be delivered again.

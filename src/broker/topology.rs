@@ -14,6 +14,8 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable, ShortString},
 };
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Routing key of authorization requests.
 pub const CREATED: &str = "jit-funding.created";
@@ -76,27 +78,18 @@ impl std::fmt::Display for Finding {
 /// # Errors
 /// [`BrokerError::Topology`] when something exists with other arguments; otherwise why the broker could not be asked.
 pub async fn apply(settings: &Settings) -> Result<(), BrokerError> {
-    let connection = dial(settings).await?;
+    let desk = Desk::open(settings).await?;
     for exchange in exchanges(settings) {
-        let channel = connection.create_channel().await?;
-        let declared = declare_exchange(&channel, &exchange, false).await;
+        let declared = desk.ask(async |channel| declare_exchange(channel, &exchange, false).await).await?;
         refine(declared, || format!("exchange {exchange}"))?;
     }
     // Dead letter queues come first in the list: no work queue exists for a moment without a place for what fails in it.
     for queue in queues(settings) {
-        let channel = connection.create_channel().await?;
-        let declared = declare_queue(&channel, &queue, false).await;
+        let declared = desk.ask(async |channel| declare_queue(channel, &queue, false).await).await?;
         refine(declared, || format!("queue {}", queue.name))?;
-        let bind = channel.queue_bind(
-            short(&queue.name),
-            short(&settings.exchange),
-            queue.key.into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        bind.await?;
+        desk.ask(async |channel| bind(channel, &queue, &settings.exchange).await).await??;
     }
-    goodbye(&connection).await;
+    desk.close().await;
     Ok(())
 }
 
@@ -105,26 +98,26 @@ pub async fn apply(settings: &Settings) -> Result<(), BrokerError> {
 /// # Errors
 /// Why the broker could not be asked.
 pub async fn check(settings: &Settings) -> Result<Vec<Finding>, BrokerError> {
-    let connection = dial(settings).await?;
+    let desk = Desk::open(settings).await?;
     let mut findings = Vec::new();
+    // A full declaration creates nothing here: it is asked for only where the object is, so the broker only compares.
     for exchange in exchanges(settings) {
-        let exists = declare_exchange(&connection.create_channel().await?, &exchange, true).await;
+        let exists = desk.ask(async |channel| declare_exchange(channel, &exchange, true).await).await?;
         let problem = match found(exists)? {
             Some(problem) => Some(problem),
-            None => found(declare_exchange(&connection.create_channel().await?, &exchange, false).await)?,
+            None => found(desk.ask(async |channel| declare_exchange(channel, &exchange, false).await).await?)?,
         };
         findings.extend(problem.map(|problem| Finding { object: format!("exchange {exchange}"), problem }));
     }
     for queue in queues(settings) {
-        let exists = declare_queue(&connection.create_channel().await?, &queue, true).await;
-        // A full declaration creates nothing here: the queue is there, so the broker only compares.
+        let exists = desk.ask(async |channel| declare_queue(channel, &queue, true).await).await?;
         let problem = match found(exists)? {
             Some(problem) => Some(problem),
-            None => found(declare_queue(&connection.create_channel().await?, &queue, false).await)?,
+            None => found(desk.ask(async |channel| declare_queue(channel, &queue, false).await).await?)?,
         };
         findings.extend(problem.map(|problem| Finding { object: format!("queue {}", queue.name), problem }));
     }
-    goodbye(&connection).await;
+    desk.close().await;
     Ok(findings)
 }
 
@@ -189,8 +182,35 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-async fn dial(settings: &Settings) -> Result<Connection, BrokerError> {
-    connection::dial(&connection::address(settings)?, "jitauth topology", settings.connect_timeout).await
+/// A connection for questions, each asked on a channel of its own: the broker closes a channel to say no.
+struct Desk {
+    connection: Connection,
+    patience: Duration,
+}
+
+impl Desk {
+    async fn open(settings: &Settings) -> Result<Self, BrokerError> {
+        let patience = settings.connect_timeout;
+        let connection = connection::dial(&connection::address(settings)?, "jitauth topology", patience).await?;
+        Ok(Self { connection, patience })
+    }
+
+    async fn ask(&self, question: impl AsyncFnOnce(&Channel) -> lapin::Result<()>) -> Result<lapin::Result<()>, BrokerError> {
+        let asking = async {
+            let channel = self.connection.create_channel().await?;
+            let answer = question(&channel).await;
+            if channel.status().connected() {
+                channel.close(200, "done".into()).await?;
+            }
+            Ok(answer)
+        };
+        connection::ask(&self.connection, self.patience, asking).await
+    }
+
+    async fn close(self) {
+        let closed = timeout(self.patience, self.connection.close(200, "done".into())).await;
+        tracing::debug!(event = "broker_connection_closed", clean = matches!(closed, Ok(Ok(()))));
+    }
 }
 
 async fn declare_exchange(channel: &Channel, name: &str, passive: bool) -> lapin::Result<()> {
@@ -201,6 +221,11 @@ async fn declare_exchange(channel: &Channel, name: &str, passive: bool) -> lapin
 async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> lapin::Result<()> {
     let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(short(&queue.name), options, queue.arguments.clone()).await.map(drop)
+}
+
+async fn bind(channel: &Channel, queue: &Queue, exchange: &str) -> lapin::Result<()> {
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel.queue_bind(short(&queue.name), short(exchange), queue.key.into(), options, arguments).await
 }
 
 /// What a declaration tells about an object; errors that tell nothing about it stay errors.
@@ -225,11 +250,5 @@ fn refine(declared: lapin::Result<()>, object: impl FnOnce() -> String) -> Resul
             _ => Err(BrokerError::Topology(Box::new(Finding { object: object(), problem: Problem::Differs(error.to_string()) }))),
         },
         Err(error) => Err(error.into()),
-    }
-}
-
-async fn goodbye(connection: &Connection) {
-    if let Err(error) = connection.close(200, "done".into()).await {
-        tracing::debug!(event = "broker_connection_closed", %error);
     }
 }

@@ -39,7 +39,7 @@ pub fn format(minor: i64, currency: Currency) -> String {
     out.iter().copied().map(char::from).collect()
 }
 
-/// Appends what [`format`] gives.
+/// Appends what [`format()`] gives.
 pub(super) fn write(out: &mut Vec<u8>, minor: i64, currency: Currency) {
     // 19 digits of the largest i64, and room for the widest exponent with a zero before the point.
     let mut digits = [b'0'; 24];

@@ -44,7 +44,7 @@ pub fn format(at: Timestamp) -> String {
     out.iter().copied().map(char::from).collect()
 }
 
-/// Appends what [`format`] gives.
+/// Appends what [`format()`] gives.
 pub(super) fn write(out: &mut Vec<u8>, at: Timestamp) {
     let millis = at.0.div_euclid(1000).clamp(MILLIS_MIN, MILLIS_MAX);
     let (year, month, day) = civil(millis.div_euclid(MILLIS_A_DAY));

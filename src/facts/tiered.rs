@@ -17,7 +17,7 @@ use futures_util::{
 };
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
-use tokio::time::Instant;
+use tokio::{task::JoinError, time::Instant};
 
 /// What a tier knows about a token: a card, or that there is none.
 pub type Found = Option<CardFile>;
@@ -68,8 +68,10 @@ impl<S: FactSource> FactTiers<S> {
             match flights.get(token) {
                 Some(flight) => flight.clone(),
                 None => {
-                    let (inner, token) = (self.inner.clone(), token.clone());
-                    let flight = inner.clone().fly(token.clone()).boxed().shared();
+                    let (inner, token) = (Arc::clone(&self.inner), token.clone());
+                    // A task of its own: a read whose askers have all run out of time must still come to its end, or it would keep
+                    // its place among the store's connections for good.
+                    let flight = tokio::spawn(inner.fly(token.clone())).map(landed).boxed().shared();
                     flights.insert(token, flight.clone());
                     flight
                 }
@@ -86,6 +88,10 @@ impl<S: FactSource> FactTiers<S> {
         self.inner.telemetry.cache(Tier::Memory, CacheResult::Stale);
         self.inner.fetch(token).await
     }
+}
+
+fn landed(ended: Result<Result<Found, FactError>, JoinError>) -> Result<Found, FactError> {
+    ended.unwrap_or_else(|error| Err(FactError::Unavailable(format!("the read did not end well: {error}"))))
 }
 
 impl<S: FactSource> Inner<S> {

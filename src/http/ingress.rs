@@ -1,4 +1,5 @@
 //! `POST /v1/authorizations`: bytes in, a job to the pipeline, its answer out.
+#![expect(clippy::disallowed_methods, reason = "an edge: this is where wall time enters")]
 
 use super::{
     auth::Token,
@@ -139,7 +140,7 @@ pub(super) async fn authorize<I: Intake>(
         return edge.shed(&decoded, "in_flight_max reached");
     };
     let (requester, answer) = Waiting::new(permit);
-    edge.intake.submit(Job { request: decoded.request, received, deadline, spans, lossy_reply: false, requester });
+    edge.intake.submit(Job { request: decoded.request, received, deadline, spans, lossy_reply: false, redelivered: false, requester });
     match sendable(answer).await {
         Some(arrived) => arrived.into_response(outbox, received),
         None => undecided(),

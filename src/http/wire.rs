@@ -1,6 +1,6 @@
 //! Whether an answer's bytes went out. HTTP libraries do not say, but an approval's fate depends on it.
 //!
-//! The library takes the bytes out of a [`Reply`](super::reply::Reply), writes them to the [`Wire`] and flushes it. Bytes it never
+//! The library takes the bytes out of a `Reply`, writes them to the [`Wire`] and flushes it. Bytes it never
 //! took are certainly unsent; once a flush succeeds they are on their way; a connection that dies in between leaves their fate unknown.
 
 use crate::{

@@ -89,6 +89,11 @@ impl Case {
         self.everybody().map(|ready| ready.job.deadline).max().unwrap_or(self.first.job.deadline)
     }
 
+    /// Whether a decline may answer it that the store knows nothing of.
+    pub(super) fn may_be_shed(&self) -> bool {
+        !self.everybody().any(|ready| ready.job.redelivered)
+    }
+
     pub(super) fn everybody(&self) -> impl Iterator<Item = &Ready> {
         std::iter::once(&self.first).chain(&self.twins)
     }

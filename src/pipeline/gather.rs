@@ -104,6 +104,9 @@ impl<S: FactSource> Inner<S> {
                 tracing::error!(event = "facts_malformed", error = %error, "mend the card's rows in the store");
                 self.enqueue(job, slot, Known::Nothing(Reason::SystemError));
             }
+            Ok(Err(FactError::Unavailable(_))) | Err(_) if job.redelivered => {
+                self.enqueue(job, slot, Known::Nothing(Reason::SystemUnavailable));
+            }
             Ok(Err(FactError::Unavailable(_))) | Err(_) => self.declines.shed(job, Reason::SystemUnavailable, Instant::now()),
         }
     }

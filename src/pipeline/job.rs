@@ -26,6 +26,9 @@ pub struct Job {
     pub spans: Spans,
     /// Whether the way back loses messages (direct reply-to): an approval sent there counts as unheard from the start.
     pub lossy_reply: bool,
+    /// Whether it was delivered before, to somebody who may have decided it and died. Then only the store may answer it, however
+    /// late: a decline without the store could contradict what is durable, and was perhaps heard already.
+    pub redelivered: bool,
     /// Who waits.
     pub requester: Box<dyn Requester>,
 }

@@ -70,10 +70,12 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
     /// Works until all senders of its queue are gone and everything is answered.
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.queue.batch(self.settings.batch_max).await {
-            let (cases, conflicts) = batch::fold(batch.into_iter());
-            self.settle(cases).await;
-            for ready in conflicts {
-                self.declines.conflict(ready.job);
+            let mut left = batch;
+            while !left.is_empty() {
+                let (cases, others) = batch::fold(left.into_iter());
+                self.settle(cases).await;
+                // One that differs from its batch's first of the same id may still be what was decided long ago: the store says.
+                left = others;
             }
         }
     }
@@ -330,7 +332,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         }
         let pause = backoff(&mut tries.pauses);
         let soon = Instant::now() + pause + tries.waited + self.settings.shed_before;
-        let (due, open): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.deadline() <= soon);
+        let (due, open): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.may_be_shed() && case.deadline() <= soon);
         self.shed(due, Reason::SystemUnavailable);
         if !open.is_empty() {
             self.queue.alongside(tokio::time::sleep(pause)).await;
@@ -342,7 +344,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
     /// What is too late already stays, to be journaled as such: nobody waits for it.
     fn shed_before(&self, cases: Vec<Case>, then: Instant) -> Vec<Case> {
         let (now, soon) = (Instant::now(), then + self.settings.shed_before);
-        let (due, open) = cases.into_iter().partition(|case| now < case.deadline() && case.deadline() <= soon);
+        let (due, open) = cases.into_iter().partition(|case| case.may_be_shed() && now < case.deadline() && case.deadline() <= soon);
         self.shed(due, Reason::SystemUnavailable);
         open
     }

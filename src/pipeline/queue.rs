@@ -59,10 +59,15 @@ impl Queue {
         self.waiting.push_back(ready);
     }
 
-    /// When a request that still waits is declined. One that was late already when it came is not: it is journaled as such.
+    /// When a request that still waits is declined. One that was late already when it came is not: it is journaled as such. One that
+    /// was delivered before is not: the store may have its answer.
     fn due(&self, ready: &Ready) -> Instant {
         let job = &ready.job;
-        if job.deadline <= ready.queued { job.deadline + FAR } else { job.deadline.checked_sub(self.shed_before).unwrap_or(job.deadline) }
+        if job.redelivered || job.deadline <= ready.queued {
+            job.deadline + FAR
+        } else {
+            job.deadline.checked_sub(self.shed_before).unwrap_or(job.deadline)
+        }
     }
 
     fn shed(&mut self) {

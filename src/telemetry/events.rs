@@ -2,6 +2,7 @@
 //!
 //! Lines above `debug` are for an operator to act on; what can happen thousands of times a second is throttled and says how often it
 //! happened. Per request there is one line, at `debug`.
+#![expect(clippy::disallowed_methods, reason = "the last decision is told by the wall clock")]
 
 pub use super::labels::{CacheResult, CommitOutcome, Dependency, PublishOutcome, RedisCommand, Role, Settlement, Tier};
 

@@ -1,3 +1,4 @@
+#![expect(clippy::disallowed_methods, reason = "a log writer is a thread, and real time is what it takes")]
 #![expect(clippy::expect_used, reason = "a failed expectation is a failed test")]
 
 use super::*;

@@ -1,4 +1,5 @@
 //! Keeps a line that could repeat thousands of times a second from filling the log.
+#![expect(clippy::disallowed_methods, reason = "lines are throttled by real time")]
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},

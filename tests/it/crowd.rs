@@ -237,6 +237,7 @@ pub(crate) struct Outcome {
 }
 
 /// Panics unless every id was answered, by nothing but the bytes that the journal has for it, and nothing else is in the journal.
+/// What could not be decided may have been declined without the journal, before it was decided after all. Answers come in order.
 pub(crate) async fn check_answers(store: &Store, ids: &[String], answers: impl IntoIterator<Item = Answer>) -> Outcome {
     let journal = journal(store).await;
     let asked: BTreeSet<_> = ids.iter().map(String::as_str).collect();
@@ -249,6 +250,7 @@ pub(crate) async fn check_answers(store: &Store, ids: &[String], answers: impl I
         answered.insert(answer.id.clone());
         if !answer.journaled {
             assert_eq!(answer.reason(), "system_unavailable", "only what could not be decided is not journaled: {text}");
+            assert!(!decided.contains(id), "{id}: after its decision was heard, something else was said: {text}");
             outcome.not_journaled += 1;
             continue;
         }

@@ -9,6 +9,7 @@ mod draft;
 mod facts;
 mod fixture;
 mod guards;
+mod postgres;
 mod sqlite;
 mod stage;
 mod stale;
@@ -33,6 +34,7 @@ macro_rules! conforms {
 macro_rules! on_every_store {
     ($($cases:tt)*) => {
         conforms! { on_sqlite: $crate::ledger_conforms::sqlite::SqliteFixture { $($cases)* } }
+        conforms! { on_postgres: $crate::ledger_conforms::postgres::PostgresFixture { $($cases)* } }
     };
 }
 

@@ -2,10 +2,13 @@
 //!
 //! `cargo test` runs what needs no service and says what it skipped; `make test` runs everything.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
-#![expect(clippy::print_stderr, reason = "what a failed test prints is read by a person")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "what a test prints is read by a person")]
+#![expect(clippy::inconsistent_digit_grouping, reason = "minor units are grouped as money: 12_50 is 12.50")]
 
 mod answers_duplicates_identically;
+mod broker_restarts;
 mod crowd;
+mod dead_letters;
 mod decides_over_amqp;
 mod decides_over_http;
 mod drains;
@@ -19,5 +22,7 @@ mod stale;
 mod stale_cache_cannot_approve;
 mod stale_cache_cannot_decline;
 mod stands_on_its_own_services;
+mod store_restarts;
 mod support;
 mod survives_kill_9;
+mod traffic;

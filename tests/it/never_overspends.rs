@@ -102,7 +102,7 @@ impl<'a> Town<'a> {
         Request::new(&id).card(&card).deadline_ms(UNHURRIED_MS)
     }
 
-    /// All of these at once, in any order. Gives how often each kind of card was declined, by reason.
+    /// All of these at once, in any order. Gives how often each kind of card was answered what: a reason, or nothing for an approval.
     async fn wave(&mut self, crowd: &Crowd, mut requests: Vec<Request>) -> BTreeMap<(String, String), usize> {
         for place in (1..requests.len()).rev() {
             requests.swap(place, self.chance.random_range(0..=place));
@@ -121,22 +121,22 @@ impl<'a> Town<'a> {
     /// Two waves: amounts of all sizes, far more than there is room for; then small ones, until the room is gone.
     async fn contest(&mut self, crowd: &Crowd, mixed: &[(&str, usize)], expected: &[(&str, &str)]) {
         let requests = mixed.iter().flat_map(|(cards, count)| self.mixed(cards, *count)).collect();
-        let mut declines = self.wave(crowd, requests).await;
+        let mut answered = self.wave(crowd, requests).await;
         // A request that nobody could decide in time used nothing up: the small ones are then asked for again.
         for _ in 0..5 {
             let requests = mixed.iter().flat_map(|(cards, _)| self.small(cards)).collect();
             let more = self.wave(crowd, requests).await;
             let undecided = more.keys().any(|(_, reason)| reason.starts_with("system"));
-            more.into_iter().for_each(|(key, count)| *declines.entry(key).or_default() += count);
+            more.into_iter().for_each(|(key, count)| *answered.entry(key).or_default() += count);
             if !undecided {
                 break;
             }
         }
         for (cards, reason) in expected {
-            let seen = declines.get(&((*cards).to_owned(), (*reason).to_owned())).copied().unwrap_or_default();
-            assert!(seen > 0, "nobody at {cards} was declined {reason:?}: {declines:?}");
+            let seen = answered.get(&((*cards).to_owned(), (*reason).to_owned())).copied().unwrap_or_default();
+            assert!(seen > 0, "nobody at {cards} was answered {reason:?}: {answered:?}");
         }
-        tell(&format!("{declines:?}"));
+        tell(&format!("{answered:?}"));
     }
 
     /// What is left: nothing that anybody asked for would fit, and nothing was passed.

@@ -1,4 +1,5 @@
 //! The daemon under demonstration: the same binary, as a child process.
+#![expect(clippy::disallowed_methods, reason = "the demo measures the daemon from outside, on the real clock")]
 
 use super::Error;
 use serde_json::Value;

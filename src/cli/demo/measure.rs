@@ -1,4 +1,5 @@
 //! What is measured beside the traffic: the disk, and how often the caches had what was asked for.
+#![expect(clippy::disallowed_methods, reason = "the demo measures the daemon from outside, on the real clock")]
 
 use super::{Error, tally::histogram, tally::micros};
 use hdrhistogram::Histogram;

@@ -1,4 +1,5 @@
 //! Sending: first at a stated rate, then as fast as answers come.
+#![expect(clippy::disallowed_methods, reason = "the demo measures the daemon from outside, on the real clock")]
 
 use super::{
     Error,

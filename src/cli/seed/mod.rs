@@ -2,6 +2,7 @@
 //!
 //! The same number of cards and seed make the same rows in PostgreSQL and in SQLite (but for versions), and what is there stays
 //! as it is. Row ids: [`ids`].
+#![expect(clippy::disallowed_methods, reason = "how long seeding took, for the person who waits")]
 
 pub mod ids;
 pub mod load;

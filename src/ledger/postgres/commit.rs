@@ -18,44 +18,6 @@ pub(super) fn query(commit: &Commit, wait: bool) -> Query<'_, Postgres, PgArgume
     bind_claims(query, commit)
 }
 
-/// Whether the group is one that the guards can vouch for: lists in order with each key once, and every approval resting on listed
-/// versions and summed into its account. The store checks what is listed; this is about what would be missing from the lists.
-pub(super) fn contradiction(commit: &Commit) -> Option<&'static str> {
-    if !commit.journal.is_sorted_by(|a, b| a.id.as_str().as_bytes() < b.id.as_str().as_bytes()) {
-        return Some("the journal is not in order of ids, each once");
-    }
-    let ordered = commit.accounts.is_sorted_by(|a, b| a.account < b.account)
-        && commit.counters.is_sorted_by(|a, b| a.key < b.key)
-        && commit.cards.is_sorted_by(|a, b| a.card < b.card)
-        && commit.programs.is_sorted_by(|a, b| a.0 < b.0);
-    if !ordered {
-        return Some("a list is not in order of keys, each once");
-    }
-    if commit.accounts.iter().any(|delta| delta.held <= 0)
-        || commit.counters.iter().any(|delta| delta.add.amount < 0 || delta.add.count < 0)
-    {
-        return Some("a change gives money back");
-    }
-    let mut held = vec![0i128; commit.accounts.len()];
-    for entry in commit.journal.iter().filter(|entry| entry.decision.holds()) {
-        let (Some(card), Some(account), Some(program), Some(_)) = (entry.card_id, entry.account, entry.program, &entry.hold) else {
-            return Some("an approval without card, account, program or hold");
-        };
-        let known = commit.cards.binary_search_by_key(&card, |listed| listed.card).ok().map(|place| commit.cards[place].version);
-        let ruled = commit.programs.binary_search_by_key(&program, |listed| listed.0).ok().map(|place| commit.programs[place].1);
-        if known != Some(entry.card_version) || ruled != Some(entry.program_version) {
-            return Some("an approval rests on a version that is not listed");
-        }
-        match commit.accounts.binary_search_by_key(&account, |delta| delta.account) {
-            Ok(place) => held[place] += i128::from(entry.held),
-            Err(_) => return Some("an approval whose account is not listed"),
-        }
-    }
-    let summed = held.iter().zip(&commit.accounts).all(|(held, delta)| *held == i128::from(delta.held));
-    (!summed || commit.journal.iter().any(|entry| !entry.decision.holds() && (entry.hold.is_some() || entry.held != 0)))
-        .then_some("what is held is not what the journal says")
-}
-
 fn bind_journal<'q>(query: Query<'q, Postgres, PgArguments>, journal: &'q [JournalEntry]) -> Query<'q, Postgres, PgArguments> {
     let each = |number: fn(&JournalEntry) -> i64| journal.iter().map(number).collect::<Vec<_>>();
     let known = |number: fn(&JournalEntry) -> Option<i64>| journal.iter().map(number).collect::<Vec<_>>();

@@ -5,6 +5,7 @@ use crate::{
     domain::{facts::CardFile, ids::CardToken},
     facts::{FactError, FactSource, document::CardDocument},
 };
+use tokio::time::timeout;
 
 /// Everything about the card with token `$1`, in the shape of `facts::document`.
 const DOCUMENT: &str = "\
@@ -36,11 +37,15 @@ select json_build_object(
 
 impl FactSource for Postgres {
     async fn fetch(&self, card: &CardToken) -> Result<Option<CardFile>, FactError> {
-        let text: Option<String> = sqlx::query_scalar(DOCUMENT)
-            .bind(card.as_str())
-            .fetch_optional(&self.facts)
-            .await
-            .map_err(|error| FactError::Unavailable(error.to_string()))?;
+        let unavailable = |error: sqlx::Error| FactError::Unavailable(error.to_string());
+        let mut connection = self.facts.acquire().await.map_err(unavailable)?;
+        let query = sqlx::query_scalar(DOCUMENT).bind(card.as_str());
+        let Ok(text) = timeout(self.server.answer_timeout(), query.fetch_optional(&mut *connection)).await else {
+            // Back in the pool it would be waited for, and its place be lost as long as the server is silent.
+            drop(connection.detach());
+            return Err(FactError::Unavailable("no answer in time".to_owned()));
+        };
+        let text: Option<String> = text.map_err(unavailable)?;
         text.map(|text| CardDocument::parse(text.as_bytes())).transpose()
     }
 }

@@ -151,8 +151,9 @@ impl PgLedger {
 
 impl Ledger for PgLedger {
     async fn commit(&mut self, commit: &Commit, wait: bool) -> Result<Outcome, LedgerError> {
-        if let Some(why) = commit::contradiction(commit) {
-            return Err(LedgerError::Refused(format!("the group contradicts itself: {why}")));
+        commit.check()?;
+        if let Some(report) = commit.disagreements() {
+            return Ok(Outcome::Rejected(Box::new(report)));
         }
         let mark = commit.journal.first().map(|entry| Mark { id: entry.id.clone(), response: Arc::clone(&entry.response) });
         let rows = self.write(mark, commit::query(commit, wait)).await?;

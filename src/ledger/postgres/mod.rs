@@ -26,6 +26,7 @@ use super::{SchemaState, Store, StoreError};
 use connection::Server;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::{fmt, sync::Arc};
+use tokio::time::timeout;
 
 /// Connections that administration may open at once.
 const ADMINISTRATION_CONNECTIONS_MAX: u32 = 4;
@@ -118,7 +119,13 @@ impl Store for Postgres {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("select 1").execute(&self.administration).await?;
+        let mut connection = self.administration.acquire().await?;
+        let Ok(answer) = timeout(self.server.answer_timeout(), sqlx::query("select 1").execute(&mut *connection)).await else {
+            // Back in the pool it would be waited for, and its place be lost as long as the server is silent.
+            drop(connection.detach());
+            return Err(StoreError::Unreachable("no answer in time".to_owned()));
+        };
+        answer?;
         Ok(())
     }
 }

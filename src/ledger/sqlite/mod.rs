@@ -55,9 +55,8 @@ impl Sqlite {
     /// [`StoreError::Locked`] while another daemon has it, otherwise as [`Sqlite::visit`].
     pub async fn open(settings: &Settings) -> Result<Self, StoreError> {
         let lock = DaemonLock::take(&settings.path)?;
-        let mut store = Self::visit(settings).await?;
-        store._lock = Some(Arc::new(lock));
-        Ok(store)
+        let Self { door, readers, .. } = Self::visit(settings).await?;
+        Ok(Self { door, readers, _lock: Some(Arc::new(lock)) })
     }
 
     /// Opens the file beside a daemon that may be running on it, for tools: migrating, seeding, proving. Creates it when missing.

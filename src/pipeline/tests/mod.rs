@@ -83,6 +83,15 @@ impl Rig {
     }
 
     fn ask(&self, id: &str, card: &CardToken, minor: i64, deadline: Duration) -> Waiting {
+        self.deliver(id, card, minor, deadline, false)
+    }
+
+    /// As [`Rig::ask`], for what may have been delivered to another daemon before.
+    fn ask_again(&self, id: &str, card: &CardToken, minor: i64, deadline: Duration) -> Waiting {
+        self.deliver(id, card, minor, deadline, true)
+    }
+
+    fn deliver(&self, id: &str, card: &CardToken, minor: i64, deadline: Duration, redelivered: bool) -> Waiting {
         let (sender, receiver) = mpsc::channel(2);
         let now = Instant::now();
         self.pipeline.submit(Job {
@@ -104,6 +113,7 @@ impl Rig {
             deadline: now + deadline,
             spans: Spans::default(),
             lossy_reply: false,
+            redelivered,
             requester: Box::new(Asker(sender)),
         });
         Waiting(receiver)
@@ -261,8 +271,13 @@ async fn one_id_is_decided_once() {
     assert_eq!((other.reason, other.journaled), (Some(Reason::DuplicateConflict), false));
     // And in later ones.
     let again = rig.ask("same", &card, 10, MS(1000)).answer().await;
-    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body, true, true));
+    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body.clone(), true, true));
     assert_eq!(rig.ask("same", &card, 12, MS(1000)).answer().await.reason, Some(Reason::DuplicateConflict));
+    // Also when one with another amount comes first in its batch.
+    let (mut other, mut again) = (rig.ask("same", &card, 13, MS(1000)), rig.ask("same", &card, 10, MS(1000)));
+    assert_eq!(other.answer().await.reason, Some(Reason::DuplicateConflict));
+    let again = again.answer().await;
+    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body, true, true));
     assert_eq!(rig.held(), 10);
 }
 
@@ -298,6 +313,30 @@ async fn who_waits_behind_a_stuck_commit_is_declined_in_time() {
     let again = rig.ask("behind", &card, 10, MS(300)).answer().await;
     assert_eq!(again.body, shed.body, "until its deadline the same bytes");
     assert_eq!(stuck.answer().await.reason, Some(Reason::DeadlineExceeded));
+    assert_eq!(rig.held(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_delivered_before_is_answered_by_the_store_alone() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    let first = heard(rig.ask("known", &card, 10, MS(1000)).answer().await);
+    // Behind a stuck commit.
+    rig.fault(&[Fault::Stall(MS(1000))]);
+    let mut stuck = rig.ask("stuck", &card, 10, MS(300));
+    sleep(MS(10)).await;
+    let (mut known, mut new) = (rig.ask_again("known", &card, 10, MS(300)), rig.ask_again("new", &card, 10, MS(300)));
+    let known = known.answer().await;
+    assert_eq!((known.body, known.replayed), (first.body.clone(), true));
+    let new = new.answer().await;
+    assert_eq!((new.reason, new.journaled), (Some(Reason::DeadlineExceeded), true));
+    assert_eq!(stuck.answer().await.reason, Some(Reason::DeadlineExceeded));
+    // While the store is out, warm and cold.
+    for commits in [12, 40] {
+        rig.fault(&vec![Fault::Unreachable; commits]);
+        let known = rig.ask_again("known", &card, 10, MS(100)).answer().await;
+        assert_eq!((known.body, known.replayed), (first.body.clone(), true));
+    }
     assert_eq!(rig.held(), 10);
 }
 

@@ -1,4 +1,5 @@
 //! Three lanes with stale books, ids they race for, voids, and an administrator: the books hold.
+#![expect(clippy::disallowed_methods, reason = "a torture lasts for real seconds")]
 
 use super::{
     draft::{Draft, NOW, STARTS, digest, response},

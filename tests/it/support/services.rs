@@ -96,7 +96,7 @@ impl Services {
     fn from_env() -> Option<Self> {
         Some(Self {
             state: env::var_os("JITAUTH_TEST_SERVICES")?.into(),
-            postgres: env::var("JITAUTH_TEST_POSTGRES").ok()?,
+            postgres: env::var("JITAUTH_TEST_POSTGRES").ok()?.rsplit_once('/')?.0.to_owned(),
             redis: env::var("JITAUTH_TEST_REDIS").ok()?,
             broker: env::var("JITAUTH_TEST_BROKER").ok()?,
             vhosts_made: env::var("JITAUTH_TEST_SLOTS").ok()?.parse().ok()?,
