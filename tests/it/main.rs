@@ -2,8 +2,7 @@
 //!
 //! `cargo test` runs what needs no service and says what it skipped; `make test` runs everything.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
-#![expect(clippy::print_stderr, clippy::print_stdout, reason = "what a test prints is read by a person")]
-#![expect(clippy::inconsistent_digit_grouping, reason = "minor units are grouped as money: 12_50 is 12.50")]
+#![expect(clippy::print_stderr, reason = "what a test prints is read by a person")]
 
 mod answers_duplicates_identically;
 mod broker_restarts;
