@@ -9,6 +9,7 @@ use super::{
 use crate::{
     codec::{
         dead_letter::DeadLetterReason,
+        pan,
         request::{self, DecodeError, Decoded},
         response,
     },
@@ -115,8 +116,8 @@ fn decode(delivery: &Delivery) -> Result<Decoded, DecodeError> {
     let decoded = request::decode(&delivery.data)?;
     match unreadable(&delivery.properties) {
         None => Ok(decoded),
-        Some(detail) => Err(DecodeError {
-            reason: Reason::Malformed,
+        Some((reason, detail)) => Err(DecodeError {
+            reason,
             detail: detail.to_owned(),
             id: Some(decoded.request.id),
             currency: Some(decoded.request.amount.currency),
@@ -125,13 +126,17 @@ fn decode(delivery: &Delivery) -> Result<Decoded, DecodeError> {
 }
 
 /// What the properties say about the body that contradicts our contract. Saying nothing is fine.
-fn unreadable(properties: &BasicProperties) -> Option<&'static str> {
+fn unreadable(properties: &BasicProperties) -> Option<(Reason, &'static str)> {
+    let correlation = properties.correlation_id().as_ref().map_or("", ShortString::as_str);
+    if pan::contains(correlation.as_bytes()) {
+        return Some((Reason::PanPresent, "pan_present: correlation_id holds a card number"));
+    }
     let media = properties.content_type().as_ref().map_or("", ShortString::as_str);
     let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if !(media.is_empty() || media == "application/json" || media == "text/json" || media.ends_with("+json")) {
-        return Some("content_type is not JSON");
+        return Some((Reason::Malformed, "content_type is not JSON"));
     }
     let encoding = properties.content_encoding().as_ref().map_or("", ShortString::as_str).trim().to_ascii_lowercase();
     let plain = matches!(encoding.as_str(), "" | "identity" | "utf-8" | "utf8" | "binary");
-    (!plain).then_some("content_encoding is not plain")
+    (!plain).then_some((Reason::Malformed, "content_encoding is not plain"))
 }

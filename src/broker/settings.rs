@@ -1,6 +1,6 @@
 //! What an operator may set about the broker.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// How queues are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum QueueType {
 }
 
 /// The broker section of the configuration, resolved.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// `amqp://` or `amqps://` URL with user, password and vhost. Never logged.
     pub url: String,
@@ -46,4 +46,11 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Longest pause between attempts to reconnect.
     pub reconnect_max: Duration,
+}
+
+/// Secrets stay out.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("request_queue", &self.request_queue).field("prefetch", &self.prefetch).finish_non_exhaustive()
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     reply::ReplyAddress,
 };
 use crate::{
-    codec::dead_letter::DeadLetterReason,
+    codec::{dead_letter::DeadLetterReason, pan},
     domain::time::Timestamp,
     pipeline::{Answer, Requester},
     telemetry::{Telemetry, events::Settlement},
@@ -72,9 +72,10 @@ impl Ticket {
         self.delivery.redelivered
     }
 
-    /// What answers to this delivery are correlated by: its own correlation id, or the request's id.
+    /// What answers to this delivery are correlated by: its own correlation id, or the request's id. A card number is not echoed.
     pub(super) fn correlation(&self) -> Option<ShortString> {
-        self.delivery.properties.correlation_id().clone().or_else(|| self.about.id.clone())
+        let own = self.delivery.properties.correlation_id().clone().filter(|own| !pan::contains(own.as_str().as_bytes()));
+        own.or_else(|| self.about.id.clone())
     }
 
     /// The dead letter of this delivery.

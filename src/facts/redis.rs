@@ -16,11 +16,11 @@ use fred::{
     types::config::{TcpConfig, UnresponsiveConfig},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 /// The redis section of the configuration, resolved.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// `redis://` or `rediss://` URL. Never logged.
     pub url: String,
@@ -34,6 +34,13 @@ pub struct Settings {
     pub card_ttl: Duration,
     /// How long a card's limits are kept.
     pub limits_ttl: Duration,
+}
+
+/// Secrets stay out.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("command_timeout", &self.command_timeout).finish_non_exhaustive()
+    }
 }
 
 /// Fills on their way to Redis at once; further ones are left out, because the next reader fills again.

@@ -1,9 +1,9 @@
 //! What an operator may set about the HTTP listener.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 /// The http section of the configuration, resolved.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
@@ -17,4 +17,11 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long the body of a request may take to arrive.
     pub body_timeout: Duration,
+}
+
+/// Secrets stay out.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("listen", &self.listen).field("in_flight_max", &self.in_flight_max).finish_non_exhaustive()
+    }
 }

@@ -34,7 +34,6 @@ pub(crate) const REPLIES: &str = "reply.crowd";
 pub(crate) const UNHURRIED_MS: u32 = 60_000;
 
 /// What a test has measured: shown when it fails, and by `--nocapture`.
-#[expect(clippy::print_stderr, reason = "the test runner captures it")]
 pub(crate) fn tell(line: &str) {
     eprintln!("{}: {line}", std::thread::current().name().unwrap_or("a test"));
 }

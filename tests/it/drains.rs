@@ -7,14 +7,18 @@ use crate::{
         daemon::Daemon,
         eventually,
         http::Http,
+        metrics::Metrics,
         request::Request,
         sandbox::{External, Sandbox},
     },
 };
 use futures_util::future::join_all;
 use sqlx::{Connection, SqliteConnection};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use tokio::sync::Notify;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::sleep};
 
 /// Ends a daemon by SIGTERM and checks what it says about it.
 async fn drain(daemon: &mut Daemon) -> Tally {
@@ -77,7 +81,7 @@ async fn messages(external: &External, queue: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {queue}: {list}")).trim().parse().unwrap()
 }
 
-const CLIENTS: usize = 32;
+const CLIENTS: u32 = 32;
 
 /// Asks for one thing after the other until the daemon says that it closes, or hangs up; then the last request has no answer.
 async fn ask_until_it_closes(client: &Http, next: &AtomicUsize) -> (Vec<Answer>, Option<Request>) {
@@ -99,12 +103,6 @@ async fn ask_until_it_closes(client: &Http, next: &AtomicUsize) -> (Vec<Answer>,
     }
 }
 
-async fn metric(http: &Http, name: &str) -> u64 {
-    let text = http.get("/metrics").await.expect("metrics").text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}: {text}")).trim().parse::<f64>().unwrap() as u64
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_over_http() {
     let sandbox = Sandbox::embedded();
@@ -115,7 +113,6 @@ async fn under_load_over_http() {
     let mut database = SqliteConnection::connect(&format!("sqlite://{path}")).await.unwrap();
     let (http, next, held_up) = (daemon.http(), AtomicUsize::new(0), Notify::new());
     let clients: Vec<_> = (0..CLIENTS).map(|_| Http::new(daemon.address())).collect();
-    let all = u64::try_from(CLIENTS).unwrap();
 
     let asking = join_all(clients.iter().map(|client| ask_until_it_closes(client, &next)));
     let draining = async {
@@ -126,7 +123,14 @@ async fn under_load_over_http() {
         eventually("a load", async || (next.load(Relaxed) > 400).then_some(())).await;
         // Somebody else has the database: every client waits for an answer when the signal comes.
         sqlx::query("begin immediate").execute(&mut database).await.unwrap();
-        eventually("all in flight", async || (metric(&http, "jitauth_inflight_messages").await == all).then_some(())).await;
+        eventually("all in flight", async || {
+            // The gauge is that of the last arrival: it counts once nobody has sent anything for a while.
+            let sent = next.load(Relaxed);
+            sleep(Duration::from_millis(200)).await;
+            let all = Metrics::of(&http).await.get("jitauth_inflight_messages") == f64::from(CLIENTS);
+            (all && next.load(Relaxed) == sent).then_some(())
+        })
+        .await;
         held_up.notify_one();
         // While it drains it says so, and takes nothing new.
         eventually("/ready fails", async || http.get("/ready").await.is_ok_and(|reply| reply.status == 503).then_some(())).await;
@@ -143,7 +147,7 @@ async fn under_load_over_http() {
     let outcome = check_answers(&store, &ids, answers).await;
     let in_flight = in_flight_then(&daemon);
     tell(&format!("{outcome:?}; in flight at SIGTERM: {in_flight}; refused by a closed connection: {unanswered}"));
-    assert_eq!(in_flight, all);
+    assert_eq!(in_flight, u64::from(CLIENTS));
     assert_eq!((outcome.again, outcome.replayed), (0, 0));
     assert_eq!(tally.of("decided"), u64::try_from(outcome.requests).unwrap(), "{tally:?}");
     store.check_books().await;

@@ -1,9 +1,9 @@
 //! What an operator may set about PostgreSQL.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// The postgres section of the configuration, resolved.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// `postgres://` URL. Never logged.
     pub url: String,
@@ -21,4 +21,15 @@ pub struct Settings {
     pub commit_timeout: Duration,
     /// How long a commit waits for a lock; well below the server's `deadlock_timeout`.
     pub lock_timeout: Duration,
+}
+
+/// Secrets stay out.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("pool_max", &self.pool_max)
+            .field("commit_timeout", &self.commit_timeout)
+            .field("lock_timeout", &self.lock_timeout)
+            .finish_non_exhaustive()
+    }
 }

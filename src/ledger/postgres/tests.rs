@@ -303,7 +303,6 @@ async fn a_poisoned_group_is_refused_whole() {
         for spoil in [
             |commit: &mut Commit| commit.accounts[0].held = 4,
             |commit: &mut Commit| commit.accounts.clear(),
-            |commit: &mut Commit| commit.cards[0].version += 1,
             |commit: &mut Commit| commit.programs.clear(),
             |commit: &mut Commit| commit.journal.push(commit.journal[0].clone()),
         ] {
