@@ -258,7 +258,6 @@ enum Stall {
 struct Paused(&'static Services);
 
 impl Drop for Paused {
-    #[expect(clippy::disallowed_methods, reason = "a drop cannot wait in any other way, and nothing is timed here")]
     fn drop(&mut self) {
         #[expect(clippy::disallowed_methods, reason = "a drop that must wait, in a test of its own runtime")]
         task::block_in_place(|| Handle::current().block_on(self.0.resume(Service::Postgres)));
