@@ -1,0 +1,158 @@
+//! The wiring: every part is built on the ones behind it, from the store forward to the edges, and ended the other way round.
+
+mod drain;
+mod error;
+mod watch;
+
+pub use error::AppError;
+
+use self::{
+    drain::{Http, Parts},
+    watch::Watch,
+};
+use crate::{
+    broker::{self, Broker, topology},
+    config::{Config, StoreKind},
+    domain::time::Timestamp,
+    facts::{memory::Memory, redis::Redis, tiered::FactTiers},
+    http,
+    ledger::{SchemaState, Store, postgres::Postgres, sqlite::Sqlite},
+    pipeline::{self, Pipeline, WallClock},
+    telemetry::{self, Readiness, Telemetry, events::Dependency},
+};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::oneshot;
+
+/// Runs the daemon until `shutdown` is ready and everything in flight has ended.
+///
+/// # Errors
+/// Why it could not start or go on.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+    match config.store {
+        StoreKind::Sqlite => {
+            let store = Sqlite::open(&config.sqlite).await?;
+            // Embedded, nobody else would do it.
+            store.migrate().await?;
+            serve(store, config, shutdown).await
+        }
+        StoreKind::Postgres => serve(Postgres::connect(&config.postgres).await?, config, shutdown).await,
+    }
+}
+
+async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+    let telemetry = config.broker.as_ref().map_or_else(Telemetry::default, |broker| Telemetry::for_queue(&broker.request_queue));
+    let readiness = telemetry.readiness();
+    let wall: WallClock = Arc::new(wall_now);
+    telemetry.in_flight_limit(config.pipeline.in_flight_max);
+    telemetry.expects(Dependency::Store);
+    let slow = tokio::spawn(telemetry::slow::report(telemetry.clone()));
+
+    // 1. The store owns the money: without the right schema nothing starts.
+    schema_is_current(&store).await?;
+    let durability = store.durability().await?;
+
+    // 2. Facts: memory, then Redis, then the store.
+    if config.redis.is_some() {
+        telemetry.expects(Dependency::Redis);
+    }
+    let redis = config.redis.clone().map(Redis::connect).transpose().map_err(misconfigured_redis)?;
+    let facts = FactTiers::new(Memory::new(config.memory), redis.clone(), store.clone(), telemetry.clone());
+
+    // 3. The pipeline, with a store connection for each lane and one for the late desk.
+    let (pipeline, mut running) = pipeline::start(config.pipeline, facts, || store.ledger(), &wall, &telemetry);
+
+    // 4. The broker, on a topology that is as it should be.
+    let broker = start_broker(&config, &pipeline, &telemetry, &wall).await?;
+
+    // 5. HTTP last: a port that answers means that the rest is there.
+    let http = start_http(&config, &pipeline, &telemetry, &readiness).await?;
+
+    let watch = Watch { store, redis, telemetry: telemetry.clone(), readiness: readiness.clone() };
+    let address = http.as_ref().map_or_else(|| "off".to_owned(), |http| http.address.clone());
+    tracing::info!(event = "started", http = address, store = S::NAME, durability, "waiting for the dependencies");
+    tokio::select! {
+        biased;
+        () = shutdown => {}
+        () = running.broken() => return Err(AppError::Broken { what: "a lane ended by itself".to_owned() }),
+        () = watch.run(broker.as_ref(), &address) => {}
+    }
+    readiness.drain();
+    slow.abort();
+    Parts { pipeline, running, broker, http, telemetry }.drain(config.pipeline.drain_timeout).await
+}
+
+async fn schema_is_current<S: Store>(store: &S) -> Result<(), AppError> {
+    let what = match store.schema().await? {
+        SchemaState::Current => return Ok(()),
+        SchemaState::Missing => "the store has no schema yet",
+        SchemaState::Older => "the store's schema is older than this build",
+        SchemaState::Newer => {
+            return Err(AppError::Misconfigured {
+                what: "the store's schema is newer than this build".to_owned(),
+                next: "run the build that migrated it, or a newer one".to_owned(),
+            });
+        }
+    };
+    Err(AppError::Misconfigured { what: what.to_owned(), next: "run `jitauth migrate`".to_owned() })
+}
+
+async fn start_broker<S: Store>(
+    config: &Config,
+    pipeline: &Pipeline<S>,
+    telemetry: &Telemetry,
+    wall: &WallClock,
+) -> Result<Option<Broker>, AppError> {
+    let Some(settings) = &config.broker else { return Ok(None) };
+    telemetry.expects(Dependency::Broker);
+    let findings = topology::check(settings).await?;
+    if !findings.is_empty() {
+        let what = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        return Err(AppError::Misconfigured { what, next: "run `jitauth topology apply`".to_owned() });
+    }
+    let wiring = broker::Wiring {
+        intake: pipeline.clone(),
+        telemetry: telemetry.clone(),
+        wall: wall.clone(),
+        deadline_default: config.pipeline.deadline_default,
+        deadline_reserve: config.pipeline.deadline_reserve,
+    };
+    Ok(Some(Broker::start(settings, wiring)?))
+}
+
+async fn start_http<S: Store>(
+    config: &Config,
+    pipeline: &Pipeline<S>,
+    telemetry: &Telemetry,
+    readiness: &Readiness,
+) -> Result<Option<Http>, AppError> {
+    let Some(settings) = config.http.clone() else { return Ok(None) };
+    let parts = http::Parts {
+        intake: pipeline.clone(),
+        telemetry: telemetry.clone(),
+        readiness: readiness.clone(),
+        deadline_default: config.pipeline.deadline_default,
+        deadline_reserve: config.pipeline.deadline_reserve,
+    };
+    let server = http::Server::bind(settings, parts).await.map_err(|error| AppError::Misconfigured {
+        what: error.to_string(),
+        next: "set `http.listen` (JITAUTH_HTTP__LISTEN) to an address that is free and safe".to_owned(),
+    })?;
+    let address = server.local_addr().to_string();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(server.run(async { drop(stopped.await) }));
+    Ok(Some(Http { address, stop, task }))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the pipeline's wall clock comes from")]
+fn wall_now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+fn misconfigured_redis(error: crate::facts::FactError) -> AppError {
+    AppError::Misconfigured { what: error.to_string(), next: "mend `redis.url` (JITAUTH_REDIS__URL)".to_owned() }
+}

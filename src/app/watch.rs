@@ -1,0 +1,73 @@
+//! Readiness, kept true to the dependencies.
+
+use crate::{
+    broker::Broker,
+    facts::redis::Redis,
+    ledger::Store,
+    telemetry::{Readiness, Telemetry, events::Dependency, readiness::Check},
+};
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// How often dependencies are looked at for readiness, and slow decisions are told.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// After how long a store that says nothing counts as one that is out.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Looks at the dependencies and keeps readiness true to them.
+pub(super) struct Watch<S> {
+    pub(super) store: S,
+    pub(super) redis: Option<Redis>,
+    pub(super) telemetry: Telemetry,
+    pub(super) readiness: Readiness,
+}
+
+impl<S: Store> Watch<S> {
+    /// Looks, for ever; says once that the daemon is ready.
+    pub(super) async fn run(self, broker: Option<&Broker>, address: &str) {
+        let store = self.readiness.check("store");
+        let broker = broker.map(|broker| (broker, self.readiness.check("broker")));
+        let mut tick = interval(WATCH_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut announced = false;
+        loop {
+            tick.tick().await;
+            self.look_at_store(&store).await;
+            if let Some((broker, check)) = &broker {
+                let failed = (!broker.ready()).then(|| "not consuming, or not able to publish".to_owned());
+                self.note(check, Dependency::Broker, failed);
+            }
+            if let Some(redis) = &self.redis {
+                let answer = redis.ping().await;
+                self.telemetry.dependency(
+                    Dependency::Redis,
+                    answer.is_ok(),
+                    &answer.err().map(|error| error.to_string()).unwrap_or_default(),
+                );
+            }
+            if self.readiness.is_ready() && !announced {
+                announced = true;
+                tracing::info!(event = "ready", http = address, "taking requests");
+            }
+        }
+    }
+
+    async fn look_at_store(&self, check: &Check) {
+        // A store that hangs does not fail by itself.
+        let answer = timeout(PING_TIMEOUT, self.store.ping()).await;
+        let failed = match answer {
+            Ok(answer) => answer.err().map(|error| error.to_string()),
+            Err(_) => Some(format!("no answer within {} ms", PING_TIMEOUT.as_millis())),
+        };
+        self.note(check, Dependency::Store, failed);
+    }
+
+    fn note(&self, check: &Check, dependency: Dependency, failed: Option<String>) {
+        self.telemetry.dependency(dependency, failed.is_none(), failed.as_deref().unwrap_or_default());
+        match failed {
+            None => check.pass(),
+            Some(detail) => check.fail(detail),
+        }
+    }
+}
