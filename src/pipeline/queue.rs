@@ -1,8 +1,11 @@
 //! What waits in front of a lane, and what becomes of it when the lane is stuck.
 
 use super::{batch::Ready, decline::Declines};
-use crate::domain::reason::Reason;
-use std::{collections::VecDeque, time::Duration};
+use crate::domain::{ids::RequestId, reason::Reason};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 use tokio::{sync::mpsc, time::Instant};
 
 /// A lane's queue. Bounded; requests whose deadline comes near while the lane waits for the store are declined from here.
@@ -13,12 +16,14 @@ pub(super) struct Queue {
     shed_before: Duration,
     /// When the first of `waiting` must be shed; no later than that, possibly earlier.
     next_due: Option<Instant>,
+    /// The ids of the batch that the lane works on.
+    at_work: HashSet<RequestId>,
     declines: Declines,
 }
 
 impl Queue {
     pub(super) fn new(arrivals: mpsc::Receiver<Ready>, waiting_max: usize, shed_before: Duration, declines: Declines) -> Self {
-        Self { arrivals, waiting: VecDeque::new(), waiting_max, shed_before, next_due: None, declines }
+        Self { arrivals, waiting: VecDeque::new(), waiting_max, shed_before, next_due: None, at_work: HashSet::new(), declines }
     }
 
     /// The next batch: whatever has queued up, at most `batch_max`. Waits for the first; `None` once all senders are gone.
@@ -33,10 +38,11 @@ impl Queue {
             self.push(ready);
         }
         let take = self.waiting.len().min(batch_max);
-        if take == self.waiting.len() {
-            self.next_due = None;
-        }
-        Some(self.waiting.drain(..take).collect())
+        let batch: Vec<Ready> = self.waiting.drain(..take).collect();
+        self.at_work.clear();
+        self.at_work.extend(batch.iter().map(|ready| ready.job.request.id.clone()));
+        self.next_due = self.waiting.iter().map(|ready| self.due(ready)).min();
+        Some(batch)
     }
 
     /// Waits for `work`, which holds up the lane, and meanwhile takes arrivals in and declines what would be answered too late.
@@ -60,10 +66,10 @@ impl Queue {
     }
 
     /// When a request that still waits is declined. One that was late already when it came is not: it is journaled as such. One that
-    /// was delivered before is not: the store may have its answer.
+    /// was delivered before is not: the store may have its answer. One whose id is being decided is not: it would contradict that.
     fn due(&self, ready: &Ready) -> Instant {
         let job = &ready.job;
-        if job.redelivered || job.deadline <= ready.queued {
+        if job.redelivered || job.deadline <= ready.queued || self.at_work.contains(&job.request.id) {
             job.deadline + FAR
         } else {
             job.deadline.checked_sub(self.shed_before).unwrap_or(job.deadline)

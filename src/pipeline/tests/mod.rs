@@ -317,6 +317,20 @@ async fn who_waits_behind_a_stuck_commit_is_declined_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_repeats_what_is_being_decided_waits_for_that_decision() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    heard(rig.ask("warm", &card, 10, MS(1000)).answer().await);
+    rig.fault(&[Fault::Stall(MS(200))]);
+    let mut first = rig.ask("one", &card, 10, MS(300));
+    sleep(MS(10)).await;
+    // This one's patience ends while the commit of the first is under way.
+    let again = rig.ask("one", &card, 10, MS(100)).answer().await;
+    let first = heard(first.answer().await);
+    assert_eq!((first.decision, again.body, again.replayed), (Decision::Approved, first.body, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_delivered_before_is_answered_by_the_store_alone() {
     let rig = rig();
     let card = rig.card(1, 1000);
