@@ -128,3 +128,10 @@ create table entries (
   amount     bigint not null,
   posted_at  bigint not null
 );
+create index entries_account on entries (account_id);
+create index entries_transfer on entries (transfer);
+create function entries_append_only() returns trigger language plpgsql as $$
+begin
+  raise exception 'entries are append only: post a correcting transfer';
+end $$;
+create trigger entries_append_only before update or delete on entries for each row execute function entries_append_only();

@@ -38,6 +38,23 @@ create trigger fact_version before insert or update on users for each row execut
 create trigger fact_version before insert or update on cards for each row execute function fact_version();
 create trigger fact_version before insert or update on limits for each row execute function fact_version();
 
+-- A transaction with one snapshot for all its statements would touch the cards of its snapshot, and miss those that were committed
+-- since: their versions would not move, and what was decided on the old facts would still be taken for current.
+create function fact_isolation() returns trigger language plpgsql as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'facts change in transaction isolation READ COMMITTED only: begin without another isolation level'
+      using errcode = 'object_not_in_prerequisite_state';
+  end if;
+  return null;
+end $$;
+create trigger a_fact_isolation before insert or update or delete or truncate on programs for each statement execute function fact_isolation();
+create trigger a_fact_isolation before insert or update or delete or truncate on users for each statement execute function fact_isolation();
+create trigger a_fact_isolation before insert or update or delete or truncate on cards for each statement execute function fact_isolation();
+create trigger a_fact_isolation before insert or update or delete or truncate on limits for each statement execute function fact_isolation();
+create trigger a_fact_isolation before insert or update of status, currency, program_id or delete or truncate on accounts
+  for each statement execute function fact_isolation();
+
 -- ---------------------------------------------------------------- programs
 create function fact_program() returns trigger language plpgsql as $$
 begin

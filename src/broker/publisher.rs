@@ -61,7 +61,11 @@ impl Parcel {
     /// Lets go of a parcel that was never handed over: an approval in it is taken back, the delivery comes again.
     pub(super) fn abandon(self) {
         if let Load::Answer(Response { fresh: Some(fresh), .. }) = self.load {
-            fresh.void(None);
+            match fresh.deadline() {
+                Some(_) => fresh.void(None),
+                // It stands, and comes again with the delivery.
+                None => fresh.heard(),
+            }
         }
         self.ticket.give_back();
     }
@@ -69,7 +73,7 @@ impl Parcel {
     /// Until when an approval in it may be sent.
     fn fresh_until(&self) -> Option<Instant> {
         match &self.load {
-            Load::Answer(Response { fresh: Some(fresh), .. }) => Some(fresh.deadline()),
+            Load::Answer(Response { fresh: Some(fresh), .. }) => fresh.deadline(),
             _ => None,
         }
     }
@@ -199,7 +203,7 @@ impl Publisher {
     }
 
     /// Takes the parcel back where it must not be sent: the approval is late, or the delivery comes again anyway.
-    fn fit_to_send(&mut self, mut parcel: Parcel) -> Option<Parcel> {
+    fn fit_to_send(&mut self, parcel: Parcel) -> Option<Parcel> {
         let now = Instant::now();
         match parcel.fresh_until() {
             Some(until) if now >= until => {
@@ -208,8 +212,7 @@ impl Publisher {
             }
             // A fresh approval is sent even if it cannot be acked: nobody else could send it in time.
             None if !parcel.ticket.usable() => {
-                parcel.unheard();
-                parcel.ticket.give_back();
+                parcel.abandon();
                 None
             }
             _ => Some(parcel),
@@ -300,9 +303,12 @@ impl Publisher {
             Load::Answer(Response { then: Some((reason, detail)), .. }) => return self.dead_letter(ticket, reason, &detail),
             Load::Answer(Response { fresh, .. }) => {
                 match fresh {
-                    Some(fresh) if lossy => {
-                        fresh.unheard();
+                    // The journal lists a new one from the start.
+                    Some(fresh) if lossy && fresh.deadline().is_some() => {
+                        self.around.telemetry.approval_unheard();
+                        fresh.heard();
                     }
+                    Some(fresh) if lossy => fresh.unheard(),
                     Some(fresh) => fresh.heard(),
                     None => {}
                 }
@@ -320,8 +326,7 @@ impl Publisher {
             }
             Load::Answer(Response { then: Some((reason, detail)), .. }) => self.dead_letter(parcel.ticket, reason, &detail),
             Load::Answer(Response { ref fresh, .. }) => {
-                let until = fresh.as_ref().map_or(parcel.ticket.about.deadline, |fresh| fresh.deadline());
-                if Instant::now() + parcel.pause() < until {
+                if Instant::now() + parcel.pause() < parcel.ticket.about.deadline {
                     return self.rest(parcel);
                 }
                 parcel.ticket.about.given_up = true;

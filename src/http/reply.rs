@@ -53,7 +53,7 @@ impl Unsent {
     }
 
     fn is_late(&self, now: Instant) -> bool {
-        self.0.as_ref().is_some_and(|fresh| fresh.deadline() <= now)
+        self.0.as_ref().is_some_and(|fresh| fresh.deadline().is_some_and(|deadline| deadline <= now))
     }
 }
 

@@ -86,6 +86,9 @@ impl Commit {
         if self.counters.iter().any(|delta| delta.add.amount <= 0 || delta.add.count <= 0) {
             return Some("a counter goes backwards");
         }
+        if self.counter_claims.iter().any(|claim| claim.amount.is_none() && claim.count.is_none()) {
+            return Some("a claim that claims nothing");
+        }
         let named = |account: &AccountId| self.journal.iter().any(|entry| entry.account.as_ref() == Some(account));
         (!self.account_claims.iter().all(|claim| named(&claim.0))).then_some("a claim about an account that no decision is about")
     }

@@ -52,6 +52,8 @@ impl Declines {
 
     /// Declines a job that could not be decided.
     pub(super) fn shed(&self, job: Job, reason: Reason, now: Instant) {
+        // What was declined under the same id is said again, byte for byte.
+        let Some(job) = self.recall(job, now) else { return };
         self.inner.telemetry.shed(reason);
         let body = self.inner.encode(&job, reason);
         self.inner.remember(&job, reason, &body, now);

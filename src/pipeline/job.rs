@@ -65,14 +65,23 @@ pub struct Answer {
     pub fresh: Option<FreshApproval>,
 }
 
-/// An approval that exists only in the store so far. Whoever sends it must say what became of it; dropped without a word it
-/// counts as unheard, because then its hold stays.
+/// An approval on its way out. Whoever sends it must say what became of it; dropped without a word it counts as unheard, because
+/// then its hold stays.
+///
+/// Until its deadline a new one can be taken back, because it exists only in the store so far. One that was, or is being, answered
+/// elsewhere as well (a replay, the same id twice in a batch) stands whatever happens, and has no deadline.
 #[must_use]
 pub struct FreshApproval {
-    deadline: Instant,
-    /// Whether the same bytes went to a second requester at the same time: then it can only be kept.
-    shared: bool,
-    open: Option<(Approval, mpsc::Sender<DeskOrder>)>,
+    deadline: Option<Instant>,
+    open: Option<(Open, mpsc::Sender<DeskOrder>)>,
+}
+
+/// What can become of an approval that nobody has heard.
+enum Open {
+    /// It is taken back.
+    New(Approval),
+    /// It is listed.
+    Standing { id: RequestId, response: Arc<[u8]>, decision: Decision },
 }
 
 /// What taking an approval back needs.
@@ -98,13 +107,18 @@ pub(crate) enum DeskOrder {
 }
 
 impl FreshApproval {
-    pub(super) fn new(approval: Approval, deadline: Instant, shared: bool, desk: mpsc::Sender<DeskOrder>) -> Self {
-        Self { deadline, shared, open: Some((approval, desk)) }
+    pub(super) fn new(approval: Approval, deadline: Instant, desk: mpsc::Sender<DeskOrder>) -> Self {
+        Self { deadline: Some(deadline), open: Some((Open::New(approval), desk)) }
     }
 
-    /// After this it must not be sent any more, but handed back by [`FreshApproval::void`].
+    pub(super) fn standing(id: &RequestId, response: &Arc<[u8]>, decision: Decision, desk: mpsc::Sender<DeskOrder>) -> Self {
+        let standing = Open::Standing { id: id.clone(), response: response.clone(), decision };
+        Self { deadline: None, open: Some((standing, desk)) }
+    }
+
+    /// After this it must not be sent any more, but handed back by [`FreshApproval::void`]. `None`: it is sent, however late.
     #[must_use]
-    pub fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
@@ -118,20 +132,30 @@ impl FreshApproval {
         drop(self);
     }
 
-    /// It certainly was not sent. It is taken back once its deadline has passed, and `requester`, if there still is one,
-    /// is answered with what stands then.
+    /// It certainly was not sent. A new one is taken back once its deadline has passed, and `requester`, if there still is one, is
+    /// answered with what stands then. One that stands anyway is listed, and `requester` is answered with it again at once.
     pub fn void(mut self, requester: Option<Box<dyn Requester>>) {
-        if self.shared {
-            let body = self.open.as_ref().map(|(approval, _)| (approval.response.clone(), approval.decision));
-            if let (Some(requester), Some((body, decision))) = (requester, body) {
-                let spans = Spans::default();
-                requester.answer(Answer { body, decision, reason: None, replayed: true, journaled: true, spans, fresh: None });
+        match self.open.take() {
+            None => {}
+            Some((Open::New(approval), desk)) => {
+                let at = self.deadline.unwrap_or_else(Instant::now);
+                send(&desk, DeskOrder::Void { approval, at, requesters: requester.into_iter().collect() });
             }
-            return;
+            Some((Open::Standing { id, response: body, decision }, desk)) => {
+                send(&desk, DeskOrder::Unheard(id));
+                if let Some(requester) = requester {
+                    let spans = Spans::default();
+                    requester.answer(Answer { body, decision, reason: None, replayed: true, journaled: true, spans, fresh: None });
+                }
+            }
         }
-        if let Some((approval, desk)) = self.open.take() {
-            send(&desk, DeskOrder::Void { approval, at: self.deadline, requesters: requester.into_iter().collect() });
-        }
+    }
+
+    fn id(&self) -> Option<&RequestId> {
+        self.open.as_ref().map(|(open, _)| match open {
+            Open::New(approval) => &approval.id,
+            Open::Standing { id, .. } => id,
+        })
     }
 }
 
@@ -142,20 +166,22 @@ impl FreshApproval {
         #[expect(clippy::unwrap_used, reason = "the code is a constant")]
         let currency = Currency::from_code("EUR").unwrap();
         let (account, counters, decision) = (AccountId(1), Vec::new(), Decision::Approved);
-        Self::new(Approval { id, account, held: 4250, counters, currency, available_without: 0, response, decision }, deadline, false, desk)
+        Self::new(Approval { id, account, held: 4250, counters, currency, available_without: 0, response, decision }, deadline, desk)
     }
 }
 
 impl Drop for FreshApproval {
     fn drop(&mut self) {
-        if let Some((approval, desk)) = self.open.take() {
-            send(&desk, DeskOrder::Unheard(approval.id));
+        if let Some(id) = self.id().cloned()
+            && let Some((_, desk)) = self.open.take()
+        {
+            send(&desk, DeskOrder::Unheard(id));
         }
     }
 }
 
-/// The desk's queue holds as many orders as there can be requests in flight, so it is full only when the desk is gone: at the
-/// end of a drain that ran out of time. The approval's hold stays then, as after a crash, and its delivery comes again.
+/// The desk's queue holds twice as many orders as there can be requests in flight. It is full when the store is out for longer than
+/// these take to come, and gone at the end of a drain that ran out of time. The approval's hold stays then, as after a crash.
 fn send(desk: &mpsc::Sender<DeskOrder>, order: DeskOrder) {
     if let Err(refused) = desk.try_send(order) {
         let (what, id) = match refused.into_inner() {
@@ -168,6 +194,6 @@ fn send(desk: &mpsc::Sender<DeskOrder>, order: DeskOrder) {
 
 impl fmt::Debug for FreshApproval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FreshApproval").field("id", &self.open.as_ref().map(|(approval, _)| &approval.id)).finish_non_exhaustive()
+        f.debug_struct("FreshApproval").field("id", &self.id()).finish_non_exhaustive()
     }
 }

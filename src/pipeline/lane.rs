@@ -40,6 +40,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(2), Duration::from_
 
 /// How often a batch waits for rows that somebody else has locked, before those who need them are declined.
 const CONTENDED_TRIES: u32 = 3;
+/// How often a batch is sent again after a deadlock or the like, before it counts as refused.
+const TRANSIENT_TRIES: u32 = 8;
 
 pub(super) struct Lane<L, S> {
     pub(super) ledger: L,
@@ -61,6 +63,7 @@ struct Tries {
     /// Rows locked by others are named instead of waited for.
     no_wait: bool,
     contended: u32,
+    transient: u32,
     /// How long the last try waited for a lock in vain: the next one may too.
     waited: Duration,
     pauses: u32,
@@ -98,6 +101,8 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
                     cases = self.shed_before(cases, Instant::now() + tries.waited);
                 }
                 Err(LedgerError::Refused(error)) => cases = self.refused(cases, &error).await,
+                // What stays after some tries does not heal by itself.
+                Err(LedgerError::Transient(error)) if tries.transient >= TRANSIENT_TRIES => cases = self.refused(cases, &error).await,
                 Err(error) => cases = self.pause(cases, &mut tries, &error).await,
             }
         }
@@ -204,14 +209,17 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
             }
             approval => approval,
         };
-        let shared = !twins.is_empty();
-        let fresh = approval.map(|approval| FreshApproval::new(approval, job.deadline, shared, self.desk.clone()));
+        let fresh = approval.map(|approval| match twins.is_empty() {
+            true => FreshApproval::new(approval, job.deadline, self.desk.clone()),
+            // The same bytes go to others as well: it can only be kept.
+            false => FreshApproval::standing(&approval.id, &approval.response, decision, self.desk.clone()),
+        });
         let (body, spans) = (response.clone(), job.spans);
         job.requester.answer(Answer { body, decision, reason, replayed: false, journaled: true, spans, fresh });
         drop(slot);
         for twin in twins {
             self.telemetry.replayed();
-            replay(twin, response.clone(), decision, reason);
+            replay(twin, response.clone(), decision, reason, &self.desk);
         }
     }
 
@@ -266,7 +274,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         for ready in std::iter::once(first).chain(twins) {
             if ready.job.request.digest == known.digest {
                 self.telemetry.replayed();
-                replay(ready, known.response.clone(), known.decision, None);
+                replay(ready, known.response.clone(), known.decision, None, &self.desk);
             } else {
                 self.declines.conflict(ready.job);
             }
@@ -292,17 +300,25 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
             }
         }
         let facts = &self.facts;
-        let reads = stale.iter().map(|token| async move { facts.refresh(token).await.map(|found| (token, found)) });
-        let found = self.queue.alongside(futures_util::future::try_join_all(reads)).await?;
+        let reads = stale.iter().map(|token| async move { (token, facts.refresh(token).await) });
+        let found = self.queue.alongside(futures_util::future::join_all(reads)).await;
+        let mut unread = Ok(());
         for (token, found) in found {
-            let known = found.map_or(Known::Absent, Known::File);
-            for case in cases.iter_mut().filter(|case| case.first.job.request.card == *token) {
-                if !matches!(case.first.known, Known::Nothing(_)) {
-                    case.first.known = known.clone();
+            let known = match found {
+                Ok(found) => found.map_or(Known::Absent, Known::File),
+                Err(error @ FactError::Malformed(_)) => {
+                    // Only this card's requests pay for a row that nobody can read.
+                    tracing::error!(event = "facts_malformed", error = %error, "mend the card's rows in the store");
+                    Known::Nothing(Reason::SystemError)
                 }
-            }
+                Err(error) => {
+                    unread = Err(error);
+                    continue;
+                }
+            };
+            take_over(cases, token, &known);
         }
-        Ok(())
+        unread
     }
 
     /// The store will not have this batch: finds the culprit by halving, and declines it alone.
@@ -327,6 +343,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
 
     /// The store failed and nothing of the batch is in flight: declines what would be too late, waits, gives the rest back.
     async fn pause(&mut self, cases: Vec<Case>, tries: &mut Tries, error: &LedgerError) -> Vec<Case> {
+        tries.transient += u32::from(matches!(error, LedgerError::Transient(_)));
         if matches!(error, LedgerError::Unreachable(_) | LedgerError::Unknown(_)) {
             self.telemetry.dependency(Dependency::Store, false, &error.to_string());
         }
@@ -342,26 +359,51 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
 
     /// Nothing of the batch is in flight, and the next try may last until `then`: declines what would be answered too late after it.
     /// What is too late already stays, to be journaled as such: nobody waits for it.
-    fn shed_before(&self, cases: Vec<Case>, then: Instant) -> Vec<Case> {
+    fn shed_before(&mut self, cases: Vec<Case>, then: Instant) -> Vec<Case> {
         let (now, soon) = (Instant::now(), then + self.settings.shed_before);
         let (due, open) = cases.into_iter().partition(|case| case.may_be_shed() && now < case.deadline() && case.deadline() <= soon);
         self.shed(due, Reason::SystemUnavailable);
         open
     }
 
-    fn shed(&self, cases: Vec<Case>, reason: Reason) {
+    fn shed(&mut self, cases: Vec<Case>, reason: Reason) {
+        if cases.is_empty() {
+            return;
+        }
         let now = Instant::now();
+        let ids = cases.iter().map(|case| case.first.job.request.id.clone()).collect();
         for case in cases {
             for ready in std::iter::once(case.first).chain(case.twins) {
                 self.declines.shed(ready.job, reason, now);
             }
         }
+        self.queue.shed_repeats(&ids, reason);
     }
 }
 
-fn replay(ready: Ready, body: Arc<[u8]>, decision: Decision, reason: Option<Reason>) {
-    let Job { requester, spans, .. } = ready.job;
-    requester.answer(Answer { body, decision, reason, replayed: true, journaled: true, spans, fresh: None });
+/// Gives fresh facts to everybody who asked about the card, and its program to everybody of the program, whatever version they had.
+fn take_over(cases: &mut [Case], token: &CardToken, known: &Known) {
+    for case in cases {
+        match &mut case.first.known {
+            Known::Nothing(_) => {}
+            old if case.first.job.request.card == *token => *old = known.clone(),
+            Known::File(file) => {
+                if let Known::File(fresh) = known
+                    && fresh.program.id == file.program.id
+                {
+                    file.program.clone_from(&fresh.program);
+                }
+            }
+            Known::Absent => {}
+        }
+    }
+}
+
+fn replay(ready: Ready, body: Arc<[u8]>, decision: Decision, reason: Option<Reason>, desk: &mpsc::Sender<DeskOrder>) {
+    let Job { request, requester, spans, .. } = ready.job;
+    // Whoever decided it may not have been heard; if this answer is not either, the approval is listed.
+    let fresh = decision.holds().then(|| FreshApproval::standing(&request.id, &body, decision, desk.clone()));
+    requester.answer(Answer { body, decision, reason, replayed: true, journaled: true, spans, fresh });
 }
 
 fn hold_id(wall: Timestamp) -> HoldId {

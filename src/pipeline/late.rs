@@ -4,24 +4,28 @@
 //! replayed its bytes. What was sent once stays.
 
 use super::{
-    Answer, Requester,
+    Answer, FreshApproval, Requester,
     decline::{self, WallClock},
     job::{Approval, DeskOrder},
 };
 use crate::{
     domain::{decision::Decision, ids::RequestId, reason::Reason},
-    ledger::{Ledger, Void, Voided},
+    ledger::{Ledger, LedgerError, Void, Voided},
     telemetry::{Span, Spans, Telemetry},
 };
 use std::{cmp::Ordering, collections::BinaryHeap, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
+/// Orders taken out of the queue at once. Beyond that they wait in it.
+const WAITING_MAX: usize = 100_000;
 /// Pause before an order that the store could not take is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct LateDesk<L> {
     ledger: L,
     orders: mpsc::Receiver<DeskOrder>,
+    /// Where what stands is listed if it is not heard this time either. Weak: the desk closes when nobody else can order.
+    desk: mpsc::WeakSender<DeskOrder>,
     wall: WallClock,
     telemetry: Telemetry,
     waiting: BinaryHeap<Due>,
@@ -39,21 +43,28 @@ enum Order {
 }
 
 impl<L: Ledger> LateDesk<L> {
-    pub(super) fn new(ledger: L, orders: mpsc::Receiver<DeskOrder>, wall: WallClock, telemetry: Telemetry) -> Self {
-        Self { ledger, orders, wall, telemetry, waiting: BinaryHeap::new() }
+    pub(super) fn new(
+        ledger: L,
+        orders: mpsc::Receiver<DeskOrder>,
+        desk: mpsc::WeakSender<DeskOrder>,
+        wall: WallClock,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self { ledger, orders, desk, wall, telemetry, waiting: BinaryHeap::new() }
     }
 
     /// Works until nobody can give orders any more and all are done. What is still waiting then is done at once.
     pub(super) async fn run(mut self) {
         loop {
             let next = self.waiting.peek().map(|due| due.at);
+            // What is due goes first, so that many orders cannot keep the desk from its work.
             tokio::select! {
                 biased;
-                order = self.orders.recv() => match order {
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.work().await,
+                order = self.orders.recv(), if self.waiting.len() < WAITING_MAX => match order {
                     Some(order) => self.accept(order),
                     None => break,
                 },
-                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.work().await,
             }
         }
         while !self.waiting.is_empty() {
@@ -95,28 +106,39 @@ impl<L: Ledger> LateDesk<L> {
                 Ok(Voided::Done) => {
                     self.telemetry.approval_voided();
                     self.telemetry.deadline_exceeded(Span::Commit);
-                    answer(requesters, &void.decline, Decision::Declined, Some(void.reason), false);
+                    self.answer(&void.id, requesters, &void.decline, Decision::Declined, Some(void.reason));
                     return;
                 }
                 Ok(Voided::Stands(body)) => {
                     self.telemetry.replayed();
-                    answer(requesters, &body, approved, None, true);
+                    self.answer(&void.id, requesters, &body, approved, None);
                     return;
                 }
                 Err(error) => (Order::Void { void, approved, requesters }, error),
             },
         };
         let (order, error) = undone;
+        if let LedgerError::Refused(error) = error {
+            // It will not heal: the journal does not have the approval any more, or not as it was committed.
+            self.telemetry.approval_unheard();
+            tracing::error!(event = "approval_not_taken_back", error, "look at the authorization in the store");
+            return;
+        }
         tracing::warn!(event = "late_desk_retries", error = %error, "an approval waits to be taken back or listed");
         self.waiting.push(Due { at: Instant::now() + RETRY_PAUSE, order });
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-fn answer(requesters: Vec<Box<dyn Requester>>, body: &Arc<[u8]>, decision: Decision, reason: Option<Reason>, replayed: bool) {
-    for requester in requesters {
-        let (body, spans) = (body.clone(), Spans::default());
-        requester.answer(Answer { body, decision, reason, replayed, journaled: true, spans, fresh: None });
+impl<L> LateDesk<L> {
+    /// Answers those who wait: with the decline, or with what stands.
+    fn answer(&self, id: &RequestId, requesters: Vec<Box<dyn Requester>>, body: &Arc<[u8]>, decision: Decision, reason: Option<Reason>) {
+        for requester in requesters {
+            let stands = self.desk.upgrade().filter(|_| decision.holds());
+            let fresh = stands.map(|desk| FreshApproval::standing(id, body, decision, desk));
+            let (body, spans, replayed) = (body.clone(), Spans::default(), decision.holds());
+            requester.answer(Answer { body, decision, reason, replayed, journaled: true, spans, fresh });
+        }
     }
 }
 

@@ -57,9 +57,9 @@ pub fn start<L: Ledger, S: FactSource>(
     telemetry: &Telemetry,
 ) -> (Pipeline<S>, Running) {
     let declines = decline::Declines::new(wall.clone(), telemetry.clone(), settings.in_flight_max);
-    // Every request in flight may be ordered to be voided, and listed as unheard.
+    // Room for what requests in flight may order while the store takes its time.
     let (desk_sender, orders) = mpsc::channel(settings.in_flight_max.saturating_mul(2).max(1));
-    let desk = late::LateDesk::new(ledger(), orders, wall.clone(), telemetry.clone());
+    let desk = late::LateDesk::new(ledger(), orders, desk_sender.downgrade(), wall.clone(), telemetry.clone());
     let mut lanes = JoinSet::new();
     let mut senders = Vec::with_capacity(settings.lanes);
     for _ in 0..settings.lanes {

@@ -60,6 +60,10 @@ impl Queue {
     }
 
     fn push(&mut self, ready: Ready) {
+        // Its id may have been shed while it was on its way here.
+        let Ready { job, known, queued, slot } = ready;
+        let Some(job) = self.declines.recall(job, Instant::now()) else { return };
+        let ready = Ready { job, known, queued, slot };
         let due = self.due(&ready);
         self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
         self.waiting.push_back(ready);
@@ -81,8 +85,24 @@ impl Queue {
         let (due, keep): (VecDeque<_>, _) = std::mem::take(&mut self.waiting).into_iter().partition(|ready| self.due(ready) <= now);
         self.waiting = keep;
         self.next_due = self.waiting.iter().map(|ready| self.due(ready)).min();
+        let ids = due.iter().map(|ready| ready.job.request.id.clone()).collect();
         for ready in due {
             self.declines.shed(ready.job, Reason::SystemUnavailable, now);
+        }
+        self.shed_repeats(&ids, Reason::SystemUnavailable);
+    }
+
+    /// Declines what waits under ids that were shed: one id is not declined here and decided there.
+    pub(super) fn shed_repeats(&mut self, ids: &HashSet<RequestId>, reason: Reason) {
+        if ids.is_empty() || self.waiting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let repeats = |ready: &Ready| ids.contains(&ready.job.request.id) && !ready.job.redelivered;
+        let (repeated, keep): (VecDeque<_>, _) = std::mem::take(&mut self.waiting).into_iter().partition(repeats);
+        self.waiting = keep;
+        for ready in repeated {
+            self.declines.shed(ready.job, reason, now);
         }
     }
 }

@@ -43,7 +43,9 @@ pub(super) struct Proof {
 impl Proof {
     /// Whether nothing is wrong.
     pub(super) const fn holds_good(&self) -> bool {
-        self.lost == 0
+        // Nothing decided is nothing proved.
+        self.decisions > 0
+            && self.lost == 0
             && self.altered == 0
             && self.untold == 0
             && self.doubled == 0
@@ -110,6 +112,11 @@ pub(super) async fn check<'a>(store: &Path, answers: impl Iterator<Item = (usize
     Ok(proof)
 }
 
+fn is_decline(body: &[u8]) -> bool {
+    const DECLINE: &[u8] = br#""decision":"declined""#;
+    body.windows(DECLINE.len()).any(|window| window == DECLINE)
+}
+
 /// Every answer against the journal, and the journal against the answers.
 async fn compare<'a>(
     connection: &mut SqliteConnection,
@@ -121,8 +128,8 @@ async fn compare<'a>(
         let (id, response): (String, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
         match requests::index(&id).and_then(|index| told.remove(&index)) {
             Some(answer) if answer.journaled => proof.altered += u64::from(answer.body != response),
-            // Answered "not decided" once; the id may have been decided since.
-            Some(_) => {}
+            // Answered "not decided" once, so the id may have been decided since; but only a decline may say so.
+            Some(answer) => proof.altered += u64::from(!is_decline(&answer.body)),
             None => proof.untold += 1,
         }
     }

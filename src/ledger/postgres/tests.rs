@@ -314,6 +314,18 @@ async fn a_poisoned_group_is_refused_whole() {
         sqlx::raw_sql("set default_transaction_isolation = 'repeatable read'").execute(&mut serializable).await.unwrap();
         let error = super::commit::query(&commit, true).fetch_all(&mut serializable).await.unwrap_err();
         assert!(error.to_string().contains("READ COMMITTED"), "{error}");
+        // Nor may facts be changed on an old snapshot: cards that came since would be missed.
+        for change in [
+            "update users set status = 'suspended' where id = 1",
+            "update cards set status = 'inactive' where id = 1",
+            "update accounts set status = 'closed' where id = 1",
+            "update programs set kyc_required = true",
+            "delete from limits",
+        ] {
+            let error = sqlx::raw_sql(change).execute(&mut serializable).await.unwrap_err();
+            assert!(error.to_string().contains("READ COMMITTED"), "{change}: {error}");
+        }
+        sqlx::raw_sql("update accounts set posted = posted + 1 where id = 1").execute(&mut serializable).await.unwrap();
     })
     .await;
 }

@@ -4,7 +4,7 @@
 mod model;
 
 use self::model::{Fault, Model, Poison};
-use super::{Answer, Intake, Job, Pipeline, Requester, Running, Settings, WallClock};
+use super::{Answer, FreshApproval, Intake, Job, Pipeline, Requester, Running, Settings, WallClock};
 use crate::{
     domain::{
         decision::Decision,
@@ -135,6 +135,15 @@ fn digest(card: &CardToken, minor: i64) -> [u8; 16] {
     digest
 }
 
+/// Whether it can only be kept: somebody else was answered with it.
+fn stands(fresh: Option<FreshApproval>) -> bool {
+    fresh.is_some_and(|fresh| {
+        let deadline = fresh.deadline();
+        fresh.heard();
+        deadline.is_none()
+    })
+}
+
 fn heard(answer: Answer) -> Answer {
     let mut answer = answer;
     if let Some(fresh) = answer.fresh.take() {
@@ -209,6 +218,78 @@ async fn an_approval_of_unknown_fate_is_held_and_listed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replay_that_nobody_hears_is_listed() {
+    let rig = rig();
+    let card = rig.card(1, 100);
+    heard(rig.ask("known", &card, 30, MS(300)).answer().await);
+    let declined = heard(rig.ask("poor", &card, 300, MS(300)).answer().await);
+    assert_eq!(declined.reason, Some(Reason::InsufficientFunds));
+    assert!(rig.ask("poor", &card, 300, MS(300)).answer().await.fresh.is_none(), "a decline holds nothing");
+    let listed = async |id: &str| {
+        sleep(MS(100)).await;
+        rig.model.0.lock().unheard.remove(&RequestId::new(id).unwrap())
+    };
+    heard(rig.ask("known", &card, 30, MS(300)).answer().await);
+    assert!(!listed("known").await, "it was heard");
+    drop(rig.ask("known", &card, 30, MS(300)).answer().await);
+    assert!(listed("known").await);
+    // Known to be unsent it is listed as well, and its requester is answered with it once more: it stands.
+    let mut answer = rig.ask("known", &card, 30, MS(300)).answer().await;
+    let (sender, receiver) = mpsc::channel(2);
+    answer.fresh.take().unwrap().void(Some(Box::new(Asker(sender))));
+    let second = Waiting(receiver).answer().await;
+    assert_eq!((second.body, second.fresh.is_none(), rig.held()), (answer.body, true, 30));
+    assert!(listed("known").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_costs_its_own_requests_only() {
+    let rig = rig();
+    let (garbled, sound) = (rig.card(1, 1000), rig.card(2, 1000));
+    for card in [&garbled, &sound] {
+        heard(rig.ask(&format!("warm-{}", card.as_str()), card, 10, MS(1000)).answer().await);
+    }
+    {
+        let mut world = rig.model.0.lock();
+        world.set_status(&garbled, CardStatus::Inactive);
+        world.garbled.insert(garbled.clone());
+    }
+    let asked = Instant::now();
+    let (mut one, mut two) = (rig.ask("one", &garbled, 10, MS(1000)), rig.ask("two", &sound, 10, MS(1000)));
+    assert_eq!(heard(two.answer().await).reason, None);
+    assert!(asked.elapsed() < MS(100), "{:?}", asked.elapsed());
+    assert_eq!(one.answer().await.reason, Some(Reason::SystemError));
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_that_does_not_pass_is_not_waited_for_for_ever() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    rig.fault(&[Fault::Transient; 9]);
+    let answer = rig.ask("one", &card, 10, MS(60_000)).answer().await;
+    assert_eq!((answer.reason, answer.journaled, rig.held()), (Some(Reason::SystemError), true, 0));
+    rig.fault(&[Fault::Transient; 5]);
+    assert_eq!(heard(rig.ask("two", &card, 10, MS(60_000)).answer().await).reason, None, "it passed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_was_shed_is_not_decided_for_its_repeats() {
+    let rig = rig();
+    let card = rig.card(1, 1000);
+    heard(rig.ask("warm", &card, 10, MS(1000)).answer().await);
+    rig.fault(&[Fault::Stall(MS(400))]);
+    let _stuck = rig.ask("stuck", &card, 10, MS(1000));
+    sleep(MS(10)).await;
+    // The second one could wait for the stuck commit, the first one cannot.
+    let (mut first, mut second) = (rig.ask("one", &card, 10, MS(100)), rig.ask("one", &card, 10, MS(2000)));
+    let (first, second) = (first.answer().await, second.answer().await);
+    assert_eq!((first.reason, first.journaled), (Some(Reason::SystemUnavailable), false));
+    assert_eq!((second.body, second.journaled), (first.body, false));
+    sleep(MS(1000)).await;
+    assert_eq!(rig.held(), 20, "only what was approved is held");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_commit_is_resolved_by_sending_it_again() {
     for fault in [Fault::LostAfter, Fault::LostBefore] {
         let rig = rig();
@@ -271,13 +352,13 @@ async fn one_id_is_decided_once() {
     assert_eq!((other.reason, other.journaled), (Some(Reason::DuplicateConflict), false));
     // And in later ones.
     let again = rig.ask("same", &card, 10, MS(1000)).answer().await;
-    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body.clone(), true, true));
+    assert_eq!((again.body, again.replayed, stands(again.fresh)), (first.body.clone(), true, true));
     assert_eq!(rig.ask("same", &card, 12, MS(1000)).answer().await.reason, Some(Reason::DuplicateConflict));
     // Also when one with another amount comes first in its batch.
     let (mut other, mut again) = (rig.ask("same", &card, 13, MS(1000)), rig.ask("same", &card, 10, MS(1000)));
     assert_eq!(other.answer().await.reason, Some(Reason::DuplicateConflict));
     let again = again.answer().await;
-    assert_eq!((again.body, again.replayed, again.fresh.is_none()), (first.body, true, true));
+    assert_eq!((again.body, again.replayed, stands(again.fresh)), (first.body, true, true));
     assert_eq!(rig.held(), 10);
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Fault {
     Unreachable,
     /// A lock is not had in time.
     Contended,
+    /// Two transactions stood in each other's way, it says.
+    Transient,
     /// A lock is waited for this long, and not had.
     Locked(Duration),
 }
@@ -51,6 +53,8 @@ pub(super) struct World {
     /// Ids that the store will not have, with an approval or at all.
     pub(super) poison: Option<(RequestId, Poison)>,
     pub(super) busy: BTreeSet<AccountId>,
+    /// Cards whose rows cannot be read.
+    pub(super) garbled: BTreeSet<CardToken>,
     pub(super) commits: u32,
     pub(super) fetches: u32,
 }
@@ -207,6 +211,7 @@ impl Ledger for Model {
         match fault {
             Some(Fault::Stall(time)) => tokio::time::sleep(time).await,
             Some(Fault::Unreachable) => return Err(LedgerError::Unreachable("down".to_owned())),
+            Some(Fault::Transient) => return Err(LedgerError::Transient("deadlock".to_owned())),
             Some(Fault::Contended) => return Err(LedgerError::Contended("locked".to_owned())),
             Some(Fault::Locked(time)) => {
                 tokio::time::sleep(time).await;
@@ -262,6 +267,9 @@ impl FactSource for Model {
         let found = {
             let mut world = self.0.lock();
             world.fetches += 1;
+            if world.garbled.contains(card) {
+                return Err(FactError::Malformed("controls".to_owned()));
+            }
             world.cards.get(card).cloned()
         };
         tokio::time::sleep(Duration::from_micros(200)).await;

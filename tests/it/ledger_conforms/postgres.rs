@@ -27,6 +27,7 @@ pub(crate) struct PostgresFixture {
 
 #[expect(clippy::print_stderr, reason = "whoever runs the tests has to see what was not run")]
 fn skipped() {
+    assert!(std::env::var("JITAUTH_TEST_REQUIRE").as_deref() != Ok("1"), "{SERVER} is not set, and nothing may be skipped");
     eprintln!("skipped: {SERVER} is not set; `make test` starts a server and sets it");
 }
 

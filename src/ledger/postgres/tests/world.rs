@@ -44,6 +44,10 @@ pub(super) struct World {
 /// Runs a test in a new world, which is dropped afterwards whatever happens.
 pub(super) async fn in_world<F: Future<Output = ()> + Send + 'static>(seed: &'static str, test: impl FnOnce(World) -> F) {
     let Ok(server) = std::env::var("JITAUTH_TEST_POSTGRES") else {
+        assert!(
+            std::env::var("JITAUTH_TEST_REQUIRE").as_deref() != Ok("1"),
+            "JITAUTH_TEST_POSTGRES is not set, and nothing may be skipped"
+        );
         eprintln!("skipped: set JITAUTH_TEST_POSTGRES to the URL of a server on which databases may be created");
         return;
     };
