@@ -15,6 +15,7 @@ use super::{
 use crate::{
     codec::dead_letter::DeadLetterReason,
     domain::time::Timestamp,
+    pipeline::FreshApproval,
     telemetry::{Telemetry, events::Settlement},
 };
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -326,7 +327,8 @@ impl Publisher {
             }
             Load::Answer(Response { then: Some((reason, detail)), .. }) => self.dead_letter(parcel.ticket, reason, &detail),
             Load::Answer(Response { ref fresh, .. }) => {
-                if Instant::now() + parcel.pause() < parcel.ticket.about.deadline {
+                let until = fresh.as_ref().and_then(FreshApproval::deadline).unwrap_or(parcel.ticket.about.deadline);
+                if Instant::now() + parcel.pause() < until {
                     return self.rest(parcel);
                 }
                 parcel.ticket.about.given_up = true;
