@@ -3,6 +3,7 @@
 //! **Invariant**: nothing here decides anything. A stale or lost fact costs a commit that is refused and decided again on
 //! [`tiered::FactTiers::refresh`]ed facts; it never changes an answer.
 
+pub mod change;
 pub mod document;
 pub mod memory;
 pub mod redis;
