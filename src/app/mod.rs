@@ -64,11 +64,14 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     // 3. The pipeline, with a store connection for each lane and one for the late desk.
     let (pipeline, mut running) = pipeline::start(config.pipeline, facts, || store.ledger(), &wall, &telemetry);
 
-    // 4. The broker, on a topology that is as it should be.
+    // 4. The port. It can be somebody else's, so it is taken before a delivery is: what is decided must not be left unsent.
+    let server = bind_http(&config, &pipeline, &telemetry, &readiness).await?;
+
+    // 5. The broker, on a topology that is as it should be. From here on nothing can fail any more.
     let broker = start_broker(&config, &pipeline, &telemetry, &wall).await?;
 
-    // 5. HTTP last: a port that answers means that the rest is there.
-    let http = start_http(&config, &pipeline, &telemetry, &readiness).await?;
+    // 6. HTTP is served last: a port that answers means that the rest is there.
+    let http = server.map(serve_http);
 
     let watch = Watch { store, redis, telemetry: telemetry.clone(), readiness: readiness.clone() };
     let address = http.as_ref().map_or_else(|| "off".to_owned(), |http| http.address.clone());
@@ -76,8 +79,8 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     tokio::select! {
         biased;
         () = shutdown => {}
-        () = running.broken() => return Err(AppError::Broken { what: "a lane ended by itself".to_owned() }),
-        () = watch.run(broker.as_ref(), &address) => {}
+        part = running.broken() => return Err(ended_by_itself(part)),
+        part = watch.run(broker.as_ref(), http.as_ref()) => return Err(ended_by_itself(part)),
     }
     readiness.drain();
     slow.abort();
@@ -122,12 +125,12 @@ async fn start_broker<S: Store>(
     Ok(Some(Broker::start(settings, wiring)?))
 }
 
-async fn start_http<S: Store>(
+async fn bind_http<S: Store>(
     config: &Config,
     pipeline: &Pipeline<S>,
     telemetry: &Telemetry,
     readiness: &Readiness,
-) -> Result<Option<Http>, AppError> {
+) -> Result<Option<http::Server<Pipeline<S>>>, AppError> {
     let Some(settings) = config.http.clone() else { return Ok(None) };
     let parts = http::Parts {
         intake: pipeline.clone(),
@@ -140,10 +143,19 @@ async fn start_http<S: Store>(
         what: error.to_string(),
         next: "set `http.listen` (JITAUTH_HTTP__LISTEN) to an address that is free and safe".to_owned(),
     })?;
+    Ok(Some(server))
+}
+
+fn serve_http<S: Store>(server: http::Server<Pipeline<S>>) -> Http {
     let address = server.local_addr().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(server.run(async { drop(stopped.await) }));
-    Ok(Some(Http { address, stop, task }))
+    Http { address, stop, task }
+}
+
+/// What serves for ever has ended, which nothing does but by a panic: what it had in hand is decided anew when it is sent again.
+fn ended_by_itself(part: &str) -> AppError {
+    AppError::Broken { what: format!("{part} ended by itself") }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the pipeline's wall clock comes from")]

@@ -1,5 +1,6 @@
 //! Readiness, kept true to the dependencies.
 
+use super::drain::Http;
 use crate::{
     broker::Broker,
     facts::redis::Redis,
@@ -24,8 +25,9 @@ pub(super) struct Watch<S> {
 }
 
 impl<S: Store> Watch<S> {
-    /// Looks, for ever; says once that the daemon is ready.
-    pub(super) async fn run(self, broker: Option<&Broker>, address: &str) {
+    /// Looks, for ever; says once that the daemon is ready. Returns the name of a part that ended by itself.
+    pub(super) async fn run(self, broker: Option<&Broker>, http: Option<&Http>) -> &'static str {
+        let address = http.map_or("off", |http| http.address.as_str());
         let store = self.readiness.check("store");
         let broker = broker.map(|broker| (broker, self.readiness.check("broker")));
         let mut tick = interval(WATCH_INTERVAL);
@@ -34,7 +36,13 @@ impl<S: Store> Watch<S> {
         loop {
             tick.tick().await;
             self.look_at_store(&store).await;
+            if http.is_some_and(|http| http.task.is_finished()) {
+                return "the HTTP server";
+            }
             if let Some((broker, check)) = &broker {
+                if broker.broken() {
+                    return "a part of the broker edge";
+                }
                 let failed = (!broker.ready()).then(|| "not consuming, or not able to publish".to_owned());
                 self.note(check, Dependency::Broker, failed);
             }

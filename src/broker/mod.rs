@@ -143,6 +143,13 @@ impl Broker {
         self.consuming.load(Ordering::Relaxed) && self.publishing.load(Ordering::Relaxed)
     }
 
+    /// Whether a part of the edge has ended before it was told to, which none does but by a panic: a bug. What was delivered comes
+    /// again once the process has ended.
+    #[must_use]
+    pub fn broken(&self) -> bool {
+        *self.phase.borrow() == Phase::Running && self.consumer.iter().chain(&self.others).any(JoinHandle::is_finished)
+    }
+
     /// Takes no new deliveries from now on. Done when all that had arrived was handed to the intake.
     pub async fn stop_intake(&self) {
         self.phase.send_if_modified(|phase| {

@@ -23,6 +23,7 @@ mod job;
 mod lane;
 mod late;
 mod queue;
+mod running;
 mod settings;
 
 pub use decline::WallClock;
@@ -30,6 +31,7 @@ pub use gather::Pipeline;
 #[cfg(test)]
 pub(crate) use job::DeskOrder;
 pub use job::{Answer, FreshApproval, Intake, Job, Requester};
+pub use running::Running;
 pub use settings::Settings;
 
 use crate::{
@@ -37,16 +39,7 @@ use crate::{
     ledger::Ledger,
     telemetry::Telemetry,
 };
-use tokio::{
-    sync::mpsc,
-    task::{JoinHandle, JoinSet},
-};
-
-/// The tasks of a running pipeline.
-pub struct Running {
-    lanes: JoinSet<()>,
-    desk: JoinHandle<()>,
-}
+use tokio::{sync::mpsc, task::JoinSet};
 
 /// Starts the lanes and the late desk. `ledger` gives each of them a connection of its own.
 pub fn start<L: Ledger, S: FactSource>(
@@ -82,23 +75,7 @@ pub fn start<L: Ledger, S: FactSource>(
     }
     let in_flight = drain::InFlight::new(settings.in_flight_max, telemetry.clone());
     let inner = gather::Inner { settings, facts, lanes: senders, declines, in_flight };
-    (Pipeline::new(inner), Running { lanes, desk: tokio::spawn(desk.run()) })
-}
-
-impl Running {
-    /// Resolves when a lane has ended, which none does by itself: a bug. Its requests are not answered; the process has to end so
-    /// that the broker delivers them again.
-    pub async fn broken(&mut self) {
-        if self.lanes.join_next().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Ends the lanes, which are idle by now, and lets the late desk finish. Answers still held by the edges keep the desk open.
-    pub async fn finish(mut self) {
-        self.lanes.shutdown().await;
-        drop(self.desk.await);
-    }
+    (Pipeline::new(inner), Running::new(lanes, desk.run()))
 }
 
 #[cfg(test)]

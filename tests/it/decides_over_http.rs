@@ -79,3 +79,15 @@ async fn what_is_no_request_is_refused_by_its_status() {
     }
     assert_eq!(sandbox.store().await.number("select count(*) from authorizations").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_taken_ends_the_start_before_the_broker_is_asked() {
+    let sandbox = Sandbox::embedded();
+    let first = sandbox.daemon().await;
+    // Nothing listens there: whoever asks the broker first ends for that, and with a broker would have taken deliveries.
+    let second = sandbox.settings.clone().with("JITAUTH_SQLITE__PATH", "second.db").with("JITAUTH_BROKER__ENABLED", "true");
+    let output = second.with("JITAUTH_BROKER__URL", "amqp://guest:guest@127.0.0.1:1").run(&["serve"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains(&format!("cannot listen on {}", first.address())), "{said}");
+}
