@@ -81,9 +81,9 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("fred", &["facts::redis"]),
     ("sqlx", &["ledger", "cli::seed", "cli::demo"]),
     ("axum", &["http"]),
-    ("hyper", &["http", "cli::demo", "bench"]),
-    ("hyper_util", &["http", "cli::demo", "bench"]),
-    ("http_body_util", &["http", "cli::demo", "bench"]),
+    ("hyper", &["http", "cli::daemon", "cli::demo", "bench"]),
+    ("hyper_util", &["http", "cli::daemon", "bench"]),
+    ("http_body_util", &["http", "cli::daemon", "bench"]),
 ];
 
 const FILE_LINES_MAX: usize = 500;

@@ -3,6 +3,7 @@
 //! **Invariant**: whatever ends a command other than well is an [`Error`] that says what happened and what to do next, and the exit
 //! code tells a supervisor which kind it is.
 
+pub mod daemon;
 pub mod demo;
 mod error;
 mod migrate;

@@ -1,7 +1,6 @@
 //! `jitauth demo`: the whole thing at work, with nothing installed, and a proof at the end.
 #![expect(clippy::disallowed_methods, reason = "the demo measures the daemon from outside, on the real clock")]
 
-mod client;
 mod daemon;
 mod measure;
 mod print;
@@ -12,8 +11,10 @@ mod tally;
 mod tests;
 mod traffic;
 
-use super::seed::{self, Plan, Progress, Target};
-use client::{Link, Place};
+use super::{
+    daemon::{Daemon as Link, Place},
+    seed::{self, Plan, Progress, Target},
+};
 use daemon::Daemon;
 use measure::CacheCounts;
 use print::{BurstSeen, Decisions, Outage, Replays, Summary};
@@ -108,7 +109,7 @@ async fn demonstrate(args: &DemoArgs, binary: &Path, directory: &Path) -> Result
 
     let (place, at) = watch::channel(place(&ready)?);
     let sender = Sender {
-        link: Link::new(at, usize::from(args.connections)),
+        link: Link::at(at, usize::from(args.connections)),
         tally: Arc::new(Tally::new(traffic.bodies.len())),
         traffic: Arc::new(traffic),
     };
@@ -206,7 +207,8 @@ fn place(ready: &daemon::Ready) -> Result<Place, Error> {
 }
 
 async fn metrics(sender: &Sender) -> Result<String, Error> {
-    sender.link.metrics().await.map_err(|error| Error::Traffic(format!("GET /metrics was not answered: {error}")))
+    let answer = sender.link.get("/metrics").await;
+    answer.map(|reply| reply.text()).map_err(|error| Error::Traffic(format!("GET /metrics was not answered: {error}")))
 }
 
 fn say(line: &str) -> Result<(), Error> {

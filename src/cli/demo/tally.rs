@@ -1,7 +1,6 @@
 //! What came back: every answer, and how long it took.
 
-use super::client::Reply;
-use crate::telemetry::Span;
+use crate::{cli::daemon::Reply, telemetry::Span};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;

@@ -37,7 +37,7 @@ async fn sender(fickle: Fickle, steady: usize, burst: usize) -> Sender {
     tokio::spawn(async move { axum::serve(listener, router).await });
     let (_, at) = watch::channel(Place::new(address).unwrap());
     let traffic = Traffic::new(Plan::new(50, 1), 1, steady, burst);
-    Sender { link: Link::new(at, 8), tally: Arc::new(Tally::new(traffic.bodies.len())), traffic: Arc::new(traffic) }
+    Sender { link: Link::at(at, 8), tally: Arc::new(Tally::new(traffic.bodies.len())), traffic: Arc::new(traffic) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,10 +3,10 @@
 
 use super::{
     Error,
-    client::Link,
     requests::{self, Item, Traffic},
     tally::{Tally, histogram, micros},
 };
+use crate::cli::daemon::Daemon as Link;
 use hdrhistogram::Histogram;
 use hyper::StatusCode;
 use std::{
