@@ -34,18 +34,18 @@ impl Position for Book {
     }
 }
 
-fn limit(id: i64, scope: Scope, window: Window, filter: Filter) -> Limit {
-    Limit { id: LimitId(id), scope, window, filter, cap_amount: Some(1_000_000), cap_count: Some(1000) }
+fn limit(id: i64, scope: Scope, window: Window, filter: impl Into<Arc<Filter>>) -> Limit {
+    Limit { id: LimitId(id), scope, window, filter: filter.into(), cap_amount: Some(1_000_000), cap_count: Some(1000) }
 }
 
 fn file(request: &AuthRequest) -> Option<CardFile> {
     let dining = MccRange { first: Mcc::from_code("5811")?, last: Mcc::from_code("5814")? };
     let dining = Filter { mccs: Match { only: Some(vec![dining]), except: Vec::new() }, ..Filter::default() };
-    let controls = Filter {
+    let controls = Arc::new(Filter {
         channels: Match { only: None, except: vec![Channel::Magstripe] },
         countries: Match { only: None, except: vec![Country::from_code("PRK")?] },
         ..Filter::default()
-    };
+    });
     let user_token = UserToken::new("usr_0000417").ok()?;
     let card = Card {
         id: CardId(1),
@@ -58,7 +58,7 @@ fn file(request: &AuthRequest) -> Option<CardFile> {
         program: ProgramId(4),
         status: CardStatus::Active,
         expires: Timestamp(i64::MAX),
-        controls: controls.clone(),
+        controls: Arc::clone(&controls),
     };
     let limits = vec![
         limit(10, Scope::Card, Window::Transaction, Filter::default()),

@@ -55,8 +55,8 @@ pub struct Card {
     pub status: CardStatus,
     /// First instant at which it is no longer valid.
     pub expires: Timestamp,
-    /// What the card may be used for.
-    pub controls: Filter,
+    /// What the card may be used for. Shared, because most cards say the same.
+    pub controls: Arc<Filter>,
 }
 
 /// A cardholder.
@@ -121,7 +121,7 @@ pub struct Program {
     /// Whether less than the amount asked for may be approved, when the terminal can take it.
     pub partial_approval: bool,
     /// What its cards may be used for.
-    pub controls: Filter,
+    pub controls: Arc<Filter>,
     /// In order of id.
     pub limits: Vec<Limit>,
 }

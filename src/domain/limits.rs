@@ -6,6 +6,7 @@ use super::{
     request::{AuthRequest, Channel, Country, Mcc},
     time::{Window, WindowStarts},
 };
+use std::sync::Arc;
 
 /// Whose spending a limit adds up. A limit of a program with scope `Card` caps each of its cards on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,8 +106,8 @@ pub struct Limit {
     pub scope: Scope,
     /// Over what span.
     pub window: Window,
-    /// Which transactions count and are capped.
-    pub filter: Filter,
+    /// Which transactions count and are capped. Shared, because many limits say the same.
+    pub filter: Arc<Filter>,
     /// Most that may be spent in the window, in minor units of the account's currency; `None` is no cap.
     pub cap_amount: Option<i64>,
     /// Most approvals in the window; `None` is no cap. Means nothing for one transaction.

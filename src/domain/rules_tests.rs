@@ -60,7 +60,7 @@ impl World {
                 program: ProgramId(4),
                 status: CardStatus::Active,
                 expires: Timestamp(NOW.0 + 1),
-                controls: Filter::default(),
+                controls: Arc::default(),
             },
             user: User { id: UserId(2), token: UserToken::new("usr").unwrap(), version: 1, active: true, kyc_verified: true },
             limits: Vec::new(),
@@ -72,7 +72,7 @@ impl World {
                 week_start: WeekStart::Monday,
                 kyc_required: true,
                 partial_approval: true,
-                controls: Filter::default(),
+                controls: Arc::default(),
                 limits: Vec::new(),
             },
             balance: Balance { posted: 1500, held: 400, floor: 100 },
@@ -96,7 +96,7 @@ impl World {
     /// Adds a limit with the next id and says what its counter has seen.
     fn limit(&mut self, scope: Scope, window: Window, cap_amount: Option<i64>, cap_count: Option<i64>, used: (i64, i64)) -> &mut Limit {
         let id = LimitId(i64::try_from(self.limits.len()).unwrap() + 10);
-        let limit = Limit { id, scope, window, filter: Filter::default(), cap_amount, cap_count };
+        let limit = Limit { id, scope, window, filter: Arc::default(), cap_amount, cap_count };
         if let Some(key) = limit.counter(&self.card, &STARTS) {
             self.used.insert(key, Used { amount: used.0, count: used.1 });
         }
@@ -119,6 +119,10 @@ fn mcc(code: &str) -> Mcc {
 fn country(code: &str) -> Country {
     Country::from_code(code).unwrap()
 }
+fn own(filter: &mut Arc<Filter>) -> &mut Filter {
+    Arc::make_mut(filter)
+}
+
 fn only<T>(values: Vec<T>) -> Match<T> {
     Match { only: Some(values), except: Vec::new() }
 }
@@ -167,10 +171,10 @@ const FAULTS: &[(Reason, Cause)] = &[
     (Reason::KycRequired, |w| w.user.kyc_verified = false),
     (Reason::AccountClosed, |w| w.card.account.open = false),
     (Reason::CurrencyMismatch, |w| w.card.account.currency = Currency::from_code("USD").unwrap()),
-    (Reason::ChannelBlocked, |w| w.card.controls.channels = except(vec![Channel::Chip])),
-    (Reason::CountryBlocked, |w| w.program.controls.countries = except(vec![country("NLD")])),
-    (Reason::MccBlocked, |w| w.card.controls.mccs = except(vec![MccRange { first: mcc("5812"), last: mcc("5812") }])),
-    (Reason::MerchantBlocked, |w| w.program.controls.merchants = except(vec![mrc("mrc")])),
+    (Reason::ChannelBlocked, |w| own(&mut w.card.controls).channels = except(vec![Channel::Chip])),
+    (Reason::CountryBlocked, |w| own(&mut w.program.controls).countries = except(vec![country("NLD")])),
+    (Reason::MccBlocked, |w| own(&mut w.card.controls).mccs = except(vec![MccRange { first: mcc("5812"), last: mcc("5812") }])),
+    (Reason::MerchantBlocked, |w| own(&mut w.program.controls).merchants = except(vec![mrc("mrc")])),
     (Reason::TransactionLimit, |w| _ = w.limit(Scope::Card, Window::Transaction, Some(99), None, (0, 0))),
     (Reason::AmountLimit, |w| _ = w.limit(Scope::User, Window::Day, Some(150), None, (51, 0))),
     (Reason::CountLimit, |w| _ = w.limit(Scope::Account, Window::Month, None, Some(3), (0, 3))),
@@ -276,25 +280,25 @@ fn a_partial_approval_grants_all_that_fits_and_claims_that_no_more_does() {
 fn controls_and_filters_let_through_what_they_say() {
     let range = |first, last| MccRange { first: mcc(first), last: mcc(last) };
     table! {
-        |w| w.card.controls.channels = only(vec![Channel::Chip]) => "approved 100";
-        |w| w.card.controls.channels = only(vec![Channel::Atm]) => "channel_blocked";
-        |w| w.card.controls.channels = only(vec![]) => "channel_blocked";
-        |w| w.card.controls.channels = Match { only: Some(vec![Channel::Chip]), except: vec![Channel::Chip] } => "channel_blocked";
-        |w| w.program.controls.channels = except(vec![Channel::Chip]) => "channel_blocked";
-        |w| w.program.controls.countries = only(vec![country("BEL")]) => "country_blocked";
-        |w| w.program.controls.countries = except(vec![country("BEL")]) => "approved 100";
-        |w| w.card.controls.mccs = except(vec![range("5811", "5813")]) => "mcc_blocked";
-        |w| w.card.controls.mccs = except(vec![range("5813", "5899"), range("0000", "5811")]) => "approved 100";
-        |w| w.card.controls.mccs = only(vec![range("5812", "5812")]) => "approved 100";
-        |w| w.card.controls.merchants = only(vec![mrc("other")]) => "merchant_blocked";
+        |w| own(&mut w.card.controls).channels = only(vec![Channel::Chip]) => "approved 100";
+        |w| own(&mut w.card.controls).channels = only(vec![Channel::Atm]) => "channel_blocked";
+        |w| own(&mut w.card.controls).channels = only(vec![]) => "channel_blocked";
+        |w| own(&mut w.card.controls).channels = Match { only: Some(vec![Channel::Chip]), except: vec![Channel::Chip] } => "channel_blocked";
+        |w| own(&mut w.program.controls).channels = except(vec![Channel::Chip]) => "channel_blocked";
+        |w| own(&mut w.program.controls).countries = only(vec![country("BEL")]) => "country_blocked";
+        |w| own(&mut w.program.controls).countries = except(vec![country("BEL")]) => "approved 100";
+        |w| own(&mut w.card.controls).mccs = except(vec![range("5811", "5813")]) => "mcc_blocked";
+        |w| own(&mut w.card.controls).mccs = except(vec![range("5813", "5899"), range("0000", "5811")]) => "approved 100";
+        |w| own(&mut w.card.controls).mccs = only(vec![range("5812", "5812")]) => "approved 100";
+        |w| own(&mut w.card.controls).merchants = only(vec![mrc("other")]) => "merchant_blocked";
         // A program cannot open what its card blocks.
-        |w| { w.card.controls.channels = except(vec![Channel::Chip]); w.program.controls.channels = only(vec![Channel::Chip]); } => "channel_blocked";
+        |w| { own(&mut w.card.controls).channels = except(vec![Channel::Chip]); own(&mut w.program.controls).channels = only(vec![Channel::Chip]); } => "channel_blocked";
         // A limit neither caps nor counts what its filter leaves out.
-        |w| w.limit(Scope::Card, Window::Day, Some(0), Some(0), (0, 0)).filter.channels = only(vec![Channel::Atm]) => "approved 100";
-        |w| w.limit(Scope::Card, Window::Day, Some(0), None, (0, 0)).filter.channels = except(vec![Channel::Atm]) => "amount_limit, no 100 in 10";
-        |w| w.limit(Scope::Card, Window::Transaction, Some(0), None, (0, 0)).filter.mccs = only(vec![range("6011", "6011")]) => "approved 100";
-        |w| w.limit(Scope::Card, Window::Day, Some(0), None, (0, 0)).filter.merchants = except(vec![mrc("mrc")]) => "approved 100";
-        |w| w.limit(Scope::Card, Window::Day, Some(0), None, (0, 0)).filter.countries = only(vec![country("NLD")]) => "amount_limit, no 100 in 10";
+        |w| own(&mut w.limit(Scope::Card, Window::Day, Some(0), Some(0), (0, 0)).filter).channels = only(vec![Channel::Atm]) => "approved 100";
+        |w| own(&mut w.limit(Scope::Card, Window::Day, Some(0), None, (0, 0)).filter).channels = except(vec![Channel::Atm]) => "amount_limit, no 100 in 10";
+        |w| own(&mut w.limit(Scope::Card, Window::Transaction, Some(0), None, (0, 0)).filter).mccs = only(vec![range("6011", "6011")]) => "approved 100";
+        |w| own(&mut w.limit(Scope::Card, Window::Day, Some(0), None, (0, 0)).filter).merchants = except(vec![mrc("mrc")]) => "approved 100";
+        |w| own(&mut w.limit(Scope::Card, Window::Day, Some(0), None, (0, 0)).filter).countries = only(vec![country("NLD")]) => "amount_limit, no 100 in 10";
         // Facts that do not bear.
         |w| (w.user.kyc_verified, w.program.kyc_required) = (false, false) => "approved 100";
         |w| w.request.user = Some(UserToken::new("usr").unwrap()) => "approved 100";
@@ -347,7 +351,7 @@ fn worlds() -> impl Strategy<Value = World> {
             for (scope, window, cap_amount, cap_count, used, applies) in limits {
                 let limit = world.limit(scope, window, cap_amount, cap_count, used);
                 if !applies {
-                    limit.filter.channels = only(vec![Channel::Atm]);
+                    own(&mut limit.filter).channels = only(vec![Channel::Atm]);
                 }
             }
             world.program.limits = world.limits.split_off(split.min(world.limits.len()));

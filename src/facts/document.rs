@@ -24,7 +24,7 @@ use crate::domain::{
     time::{Timestamp, Window},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Everything about a card.
 #[derive(Debug, Serialize, Deserialize)]
@@ -227,7 +227,7 @@ impl TryFrom<CardFacts> for Card {
             program: ProgramId(facts.program_id),
             status: facts.status.into(),
             expires: Timestamp(facts.expires_at),
-            controls: facts.controls.try_into()?,
+            controls: facts.controls.shared()?,
         })
     }
 }
@@ -266,7 +266,7 @@ impl TryFrom<ProgramFacts> for Program {
             week_start: facts.week_start.into(),
             kyc_required: facts.kyc_required,
             partial_approval: facts.partial_approval,
-            controls: facts.controls.try_into()?,
+            controls: facts.controls.shared()?,
             limits: limits(facts.limits)?,
         })
     }
@@ -284,10 +284,24 @@ impl TryFrom<LimitFacts> for Limit {
             id: LimitId(facts.id),
             scope: facts.scope.into(),
             window: facts.window.into(),
-            filter: facts.filter.try_into()?,
+            filter: facts.filter.shared()?,
             cap_amount: facts.cap_amount,
             cap_count: facts.cap_count,
         })
+    }
+}
+
+impl FilterFacts {
+    /// The filter, and for one that lets everything pass the one that all such facts share.
+    ///
+    /// # Errors
+    /// [`FactError::Malformed`] when a value in it is none.
+    pub fn shared(self) -> Result<Arc<Filter>, FactError> {
+        static EVERYTHING: LazyLock<Arc<Filter>> = LazyLock::new(Arc::default);
+        if self == Self::default() {
+            return Ok(Arc::clone(&EVERYTHING));
+        }
+        self.try_into().map(Arc::new)
     }
 }
 
@@ -336,7 +350,7 @@ impl From<&Card> for CardFacts {
             program_id: card.program.0,
             status: card.status.into(),
             expires_at: card.expires.0,
-            controls: (&card.controls).into(),
+            controls: (&*card.controls).into(),
         }
     }
 }
@@ -369,7 +383,7 @@ impl From<&Program> for ProgramFacts {
             week_start: program.week_start.into(),
             kyc_required: program.kyc_required,
             partial_approval: program.partial_approval,
-            controls: (&program.controls).into(),
+            controls: (&*program.controls).into(),
             limits: program.limits.iter().map(LimitFacts::from).collect(),
         }
     }
@@ -381,7 +395,7 @@ impl From<&Limit> for LimitFacts {
             id: limit.id.0,
             scope: limit.scope.into(),
             window: limit.window.into(),
-            filter: (&limit.filter).into(),
+            filter: (&*limit.filter).into(),
             cap_amount: limit.cap_amount,
             cap_count: limit.cap_count,
         }

@@ -90,7 +90,7 @@ fn first_weekday(start: WeekStart) -> Weekday {
 #[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
-    use crate::domain::{facts::ProgramKind, limits::Filter};
+    use crate::domain::facts::ProgramKind;
 
     fn program(time_zone: &str, week_start: WeekStart) -> Program {
         Program {
@@ -101,7 +101,7 @@ mod tests {
             week_start,
             kyc_required: false,
             partial_approval: false,
-            controls: Filter::default(),
+            controls: std::sync::Arc::default(),
             limits: Vec::new(),
         }
     }
