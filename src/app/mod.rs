@@ -2,6 +2,7 @@
 
 mod drain;
 mod error;
+mod news;
 mod watch;
 
 pub use error::AppError;
@@ -11,7 +12,7 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    broker::{self, Broker, topology},
+    broker::{self, Broker, events::EventPorts, topology},
     config::{Config, StoreKind},
     domain::time::Timestamp,
     facts::{memory::Memory, redis::Redis, tiered::FactTiers},
@@ -62,13 +63,13 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let facts = FactTiers::new(Memory::new(config.memory), redis.clone(), store.clone(), telemetry.clone());
 
     // 3. The pipeline, with a store connection for each lane and one for the late desk.
-    let (pipeline, mut running) = pipeline::start(config.pipeline, facts, || store.ledger(), &wall, &telemetry);
+    let (pipeline, mut running) = pipeline::start(config.pipeline, facts.clone(), || store.ledger(), &wall, &telemetry);
 
     // 4. The port. It can be somebody else's, so it is taken before a delivery is: what is decided must not be left unsent.
     let server = bind_http(&config, &pipeline, &telemetry, &readiness).await?;
 
     // 5. The broker, on a topology that is as it should be. From here on nothing can fail any more.
-    let broker = start_broker(&config, &pipeline, &telemetry, &wall).await?;
+    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(facts)).await?;
 
     // 6. HTTP is served last: a port that answers means that the rest is there.
     let http = server.map(serve_http);
@@ -107,6 +108,7 @@ async fn start_broker<S: Store>(
     pipeline: &Pipeline<S>,
     telemetry: &Telemetry,
     wall: &WallClock,
+    events: EventPorts,
 ) -> Result<Option<Broker>, AppError> {
     let Some(settings) = &config.broker else { return Ok(None) };
     telemetry.expects(Dependency::Broker);
@@ -121,6 +123,7 @@ async fn start_broker<S: Store>(
         wall: wall.clone(),
         deadline_default: config.pipeline.deadline_default,
         deadline_reserve: config.pipeline.deadline_reserve,
+        events,
     };
     Ok(Some(Broker::start(settings, wiring)?))
 }

@@ -7,6 +7,7 @@ mod connection;
 mod consumer;
 mod envelope;
 mod error;
+pub mod events;
 mod publisher;
 mod reception;
 mod reply;
@@ -25,6 +26,7 @@ use crate::{
     telemetry::{Telemetry, events::Role},
 };
 use connection::Link;
+use events::EventPorts;
 use publisher::Publisher;
 use reception::Reception;
 use reply::ReplyRule;
@@ -59,6 +61,8 @@ pub struct Wiring<I> {
     pub deadline_default: Duration,
     /// Taken off every deadline for the way back.
     pub deadline_reserve: Duration,
+    /// What is heard from and told to the exchange for events.
+    pub events: EventPorts,
 }
 
 /// How far the end has come.
@@ -96,7 +100,7 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Address`] when the URL cannot be used. Everything else is tried again for ever.
     pub fn start<I: Intake>(settings: &Settings, wiring: Wiring<I>) -> Result<Self, BrokerError> {
-        let Wiring { intake, telemetry, wall, deadline_default, deadline_reserve } = wiring;
+        let Wiring { intake, telemetry, wall, deadline_default, deadline_reserve, events } = wiring;
         let (phase, phases) = watch::channel(Phase::Running);
         let prefetch = settings.prefetch.max(1);
         let permits = Arc::new(Semaphore::new(usize::from(prefetch)));
@@ -105,6 +109,8 @@ impl Broker {
         let (consume_link, keep_consuming) = Link::new(Role::Consumer, settings, telemetry.clone(), phases.clone())?;
         let (publish_link, keep_publishing) = Link::new(Role::Publisher, settings, telemetry.clone(), phases.clone())?;
         let (consuming, publishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let hearing = events::listen(settings.clone(), consume_link.clone(), events.heard, telemetry.clone(), phases.clone());
+        let telling = events::tell(settings.clone(), publish_link.clone(), events.told, telemetry.clone(), phases.clone());
         let around = publisher::surroundings(settings, publish_link, telemetry.clone());
         let publisher = Publisher::new(settings, around, Arc::clone(&wall), parcels, Arc::clone(&publishing));
         let reception = Reception {
@@ -125,7 +131,13 @@ impl Broker {
             prefetch: prefetch.into(),
             consuming,
             publishing,
-            others: vec![tokio::spawn(keep_consuming), tokio::spawn(keep_publishing), tokio::spawn(publisher.run(phases))],
+            others: vec![
+                tokio::spawn(keep_consuming),
+                tokio::spawn(keep_publishing),
+                tokio::spawn(publisher.run(phases)),
+                tokio::spawn(hearing),
+                tokio::spawn(telling),
+            ],
             consumer: Some(tokio::spawn(async move {
                 let channel = consumer.run(consumer_phases.clone()).await;
                 done.send_replace(true);

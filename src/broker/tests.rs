@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::print_stderr, reason = "a test says what it expects, and aloud when it is skipped")]
 
 mod answers;
+mod events;
 mod faults;
 mod rig;
 

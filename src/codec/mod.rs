@@ -4,6 +4,7 @@
 //! bytes make this code panic.
 
 pub mod dead_letter;
+pub mod event;
 pub mod money;
 pub mod pan;
 pub mod request;

@@ -183,3 +183,16 @@ impl Balance {
         i64::try_from(room).unwrap_or(if room > 0 { i64::MAX } else { i64::MIN })
     }
 }
+
+/// Somebody whose facts or limits may have changed, by public token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A card.
+    Card(CardToken),
+    /// A user, with all cards.
+    User(UserToken),
+    /// An account, with all cards.
+    Account(String),
+    /// A program.
+    Program(String),
+}

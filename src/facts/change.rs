@@ -1,5 +1,7 @@
 //! News about facts: what has changed, and the port through which the store tells it.
 
+pub use crate::domain::facts::Subject;
+
 use super::{FactError, FactSource};
 use crate::domain::{
     facts::CardFile,
@@ -48,19 +50,6 @@ pub struct Announced {
     pub change: Change,
     /// When.
     pub at: Option<Timestamp>,
-}
-
-/// Somebody whose facts or limits are said to have changed, by public token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// A card.
-    Card(CardToken),
-    /// A user, with all cards.
-    User(UserToken),
-    /// An account, with all cards.
-    Account(String),
-    /// A program.
-    Program(String),
 }
 
 /// What a [`ChangeFeed`] hears.

@@ -4,7 +4,7 @@
 //! happened. Per request there is one line, at `debug`.
 #![expect(clippy::disallowed_methods, reason = "the last decision is told by the wall clock")]
 
-pub use super::labels::{CacheResult, CommitOutcome, Dependency, PublishOutcome, RedisCommand, Role, Settlement, Tier};
+pub use super::labels::{CacheResult, CommitOutcome, Dependency, EventOutcome, PublishOutcome, RedisCommand, Role, Settlement, Tier};
 
 use super::{
     Exposition, Readiness, Recorder, Span, SpanReport, Spans,
@@ -46,6 +46,7 @@ struct Inner {
     dead_letter_trouble: Throttle,
     unheard_trouble: Throttle,
     shed_trouble: Throttle,
+    event_trouble: Throttle,
 }
 
 /// Counts of a daemon's life. Decisions and replays are those of both edges, the rest are deliveries of the broker.
@@ -95,6 +96,7 @@ impl Telemetry {
             dead_letter_trouble: throttle(),
             unheard_trouble: throttle(),
             shed_trouble: throttle(),
+            event_trouble: throttle(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -396,7 +398,11 @@ impl Telemetry {
         &self.inner.slow
     }
 
-    fn metrics(&self) -> &Metrics {
+    pub(super) fn event_trouble(&self) -> &Throttle {
+        &self.inner.event_trouble
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
     }
 }

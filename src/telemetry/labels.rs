@@ -64,6 +64,18 @@ labels! {
         Timeout = "timeout",
     }
 
+    /// What became of an event, heard or told.
+    EventOutcome {
+        /// Heard, and it says what has changed.
+        Accepted = "accepted",
+        /// Heard, and it is none.
+        Refused = "refused",
+        /// Told.
+        Sent = "sent",
+        /// Not told: the broker could not take it.
+        Dropped = "dropped",
+    }
+
     /// How a delivery ended.
     Settlement {
         /// Acknowledged after its response was confirmed.

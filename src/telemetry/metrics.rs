@@ -3,7 +3,7 @@
 
 use super::{
     Readiness, Span,
-    labels::{CacheResult, CommitOutcome, Dependency, PublishOutcome, RedisCommand, Role, Settlement, Tier, class_name},
+    labels::{CacheResult, CommitOutcome, Dependency, EventOutcome, PublishOutcome, RedisCommand, Role, Settlement, Tier, class_name},
     recorder::{Recorders, Set},
 };
 use crate::domain::{
@@ -191,6 +191,7 @@ pub(super) struct BrokerMetrics {
     pub(super) received: Table,
     pub(super) settled: Table,
     pub(super) published: Table,
+    pub(super) events: Table,
     pub(super) connection_up: Table,
     pub(super) connection_blocked: Table,
     pub(super) reconnects: Table,
@@ -214,6 +215,11 @@ impl BrokerMetrics {
                 "responses_published",
                 "Responses published, by what became of them",
                 each("outcome", PublishOutcome::ALL, PublishOutcome::name),
+            ),
+            events: Table::counter(
+                "events",
+                "Events heard from and told to the exchange for events",
+                each("outcome", EventOutcome::ALL, EventOutcome::name),
             ),
             connection_up: Table::gauge("broker_connection_up", "Whether a broker connection stands", each("role", Role::ALL, Role::name)),
             connection_blocked: Table::gauge(
@@ -357,6 +363,7 @@ impl Collector for Metrics {
             &self.broker.received,
             &self.broker.settled,
             &self.broker.published,
+            &self.broker.events,
             &self.duplicates,
             &self.invalid_inputs,
             &self.in_flight,

@@ -151,6 +151,14 @@ fn each_event_moves_its_own_sample() {
         &[(&declined("duplicate_conflict", "input"), 1.0), (r#"jitauth_duplicates_total{kind="conflict"}"#, 1.0)],
     );
     check(&|| telemetry.replayed(), &[(r#"jitauth_duplicates_total{kind="replayed"}"#, 1.0), (approved, 0.0)]);
+    for (outcome, event) in [
+        ("accepted", &(|| telemetry.event_received("card.updated")) as &dyn Fn()),
+        ("refused", &|| telemetry.event_refused("why")),
+        ("sent", &|| telemetry.event_published("latency.alert", None)),
+        ("dropped", &|| telemetry.event_published("latency.alert", Some("why"))),
+    ] {
+        check(event, &[(&format!(r#"jitauth_events_total{{outcome="{outcome}"}}"#), 1.0)]);
+    }
     check(&|| telemetry.cache(Tier::Redis, CacheResult::Stale), &[(r#"jitauth_cache_requests_total{tier="redis",result="stale"}"#, 1.0)]);
     check(
         &|| telemetry.redis_command(RedisCommand::Write, Duration::from_millis(2)),

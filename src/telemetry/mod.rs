@@ -3,6 +3,7 @@
 //! **Invariant**: no card token, no body and no unbounded label leaves through here.
 
 pub mod events;
+mod exchange;
 mod exposition;
 mod labels;
 pub mod log;

@@ -2,7 +2,12 @@
 #![expect(clippy::disallowed_methods, reason = "a real broker takes real time, and a test may queue what it likes")]
 
 use crate::{
-    broker::{Broker, QueueType, Settings, Wiring, topology},
+    broker::{
+        Broker, QueueType, Settings, Wiring,
+        events::{EventPorts, Outgoing},
+        topology,
+    },
+    codec::event::FactEvent,
     domain::{decision::Decision, ids::RequestId, reason::Reason, time::Timestamp},
     pipeline::{Answer, DeskOrder, FreshApproval, Intake, Job},
     telemetry::{Spans, Telemetry},
@@ -107,16 +112,19 @@ impl Rig {
     pub(super) async fn restart(&self) -> (Broker, Pipeline) {
         let (intake, jobs) = mpsc::unbounded_channel();
         let (desk, orders) = mpsc::channel(1024);
+        let (heard, events) = mpsc::channel(1024);
+        let (tell, told) = mpsc::channel(1024);
         let wiring = Wiring {
             intake: FakeIntake(intake),
             telemetry: Telemetry::default(),
             wall: Arc::new(now),
             deadline_default: Duration::from_secs(2),
             deadline_reserve: Duration::from_millis(50),
+            events: EventPorts { heard, told },
         };
         let broker = Broker::start(&self.settings, wiring).expect("the settings are good");
         eventually("ready", || async { broker.ready() }).await;
-        (broker, Pipeline { jobs, desk, orders })
+        (broker, Pipeline { jobs, desk, orders, events, tell })
     }
 
     /// Cuts every connection of the edge, as a network does.
@@ -228,6 +236,8 @@ pub(super) struct Pipeline {
     pub(super) jobs: mpsc::UnboundedReceiver<Job>,
     pub(super) desk: mpsc::Sender<DeskOrder>,
     pub(super) orders: mpsc::Receiver<DeskOrder>,
+    pub(super) events: mpsc::Receiver<FactEvent>,
+    pub(super) tell: mpsc::Sender<Outgoing>,
 }
 
 impl Pipeline {
