@@ -80,7 +80,7 @@ fn file(request: &AuthRequest) -> Option<CardFile> {
     Some(CardFile {
         card: Arc::new(card),
         user: Arc::new(User { id: UserId(2), token: user_token, version: 1, active: true, kyc_verified: true }),
-        limits: Arc::new(LimitSet { card_version: 1, limits }),
+        limits: Arc::new(LimitSet { card_version: 1, limits: limits.into() }),
         program: Arc::new(program),
     })
 }

@@ -79,8 +79,8 @@ pub struct User {
 pub struct LimitSet {
     /// The card version these limits belong to.
     pub card_version: i64,
-    /// In order of id.
-    pub limits: Vec<Limit>,
+    /// In order of id. In a box, because a vector keeps room to grow, and there are millions of these.
+    pub limits: Box<[Limit]>,
 }
 
 /// Who a program is for.

@@ -84,7 +84,7 @@ impl World {
         CardFile {
             card: Arc::new(self.card.clone()),
             user: Arc::new(self.user.clone()),
-            limits: Arc::new(LimitSet { card_version: self.card.version, limits: self.limits.clone() }),
+            limits: Arc::new(LimitSet { card_version: self.card.version, limits: self.limits.clone().into() }),
             program: Arc::new(self.program.clone()),
         }
     }

@@ -250,7 +250,7 @@ impl TryFrom<LimitSetFacts> for LimitSet {
     type Error = FactError;
 
     fn try_from(facts: LimitSetFacts) -> Result<Self, FactError> {
-        Ok(Self { card_version: facts.card_version, limits: limits(facts.limits)? })
+        Ok(Self { card_version: facts.card_version, limits: limits(facts.limits)?.into() })
     }
 }
 

@@ -93,7 +93,7 @@ impl World {
                 controls: Arc::default(),
             }),
             user: Arc::new(User { id: UserId(number), token: user_token, version: 1, active: true, kyc_verified: true }),
-            limits: Arc::new(LimitSet { card_version: 1, limits: vec![limit] }),
+            limits: Arc::new(LimitSet { card_version: 1, limits: Box::new([limit]) }),
             program: Arc::new(Program {
                 id: ProgramId(1),
                 version: 1,
