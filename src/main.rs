@@ -26,7 +26,7 @@ fn run() -> Result<(), Error> {
     let cli = Cli::from_arguments(env::args_os())?;
     let config = cli.config(env::vars_os())?;
     // Dropped last, so that the last lines get out.
-    let _log = log::init(&config.log)
+    let _log = log::init(&config.log, cli.speaker())
         .map_err(|error| Error::new(Exit::Misconfigured, error.to_string(), "set RUST_LOG or log.filter to a filter such as info"))?;
     let runtime = Builder::new_multi_thread().worker_threads(cli::cores().max(WORKERS_MIN)).enable_all().build();
     let runtime = runtime.map_err(|error| {

@@ -3,9 +3,11 @@
 //! **Invariant**: whatever ends a command other than well is an [`Error`] that says what happened and what to do next, and the exit
 //! code tells a supervisor which kind it is.
 
+mod config;
 pub mod daemon;
 pub mod demo;
 mod error;
+mod manual;
 mod migrate;
 pub mod seed;
 mod serve;
@@ -19,6 +21,7 @@ pub use error::{Error, Exit};
 use crate::{
     config::{Config, Flag, Sources, StoreKind},
     ledger::sqlite::Sqlite,
+    telemetry::log::Speaker,
 };
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use std::{
@@ -71,6 +74,13 @@ enum Command {
     /// Exchanges and queues on the broker
     #[command(subcommand)]
     Topology(topology::TopologyCommand),
+    /// The configuration that the other commands would run with
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Manual pages
+    Man(manual::ManArgs),
     /// What this binary is
     Version(version::VersionArgs),
 }
@@ -92,13 +102,13 @@ impl Cli {
         })
     }
 
-    /// Loads the configuration that the arguments and `environment` ask for. `demo` and `version` bring their own, so that they
-    /// work whatever is configured.
+    /// Loads the configuration that the arguments and `environment` ask for. `demo` brings its own and some
+    /// others need none, so that they work whatever is configured.
     ///
     /// # Errors
     /// [`Exit::Misconfigured`] with everything that is wrong.
     pub fn config(&self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Error> {
-        let independent = matches!(self.command, Command::Demo(_) | Command::Version(_));
+        let independent = matches!(self.command, Command::Demo(_) | Command::Version(_) | Command::Completions(_) | Command::Man(_));
         let environment = if independent { BTreeMap::new() } else { ours(environment)? };
         let format = self.log_format.and_then(|format| format.to_possible_value());
         let flags: Vec<Flag> = format
@@ -109,6 +119,12 @@ impl Cli {
         let file = self.config.as_deref().filter(|path| !independent && !path.as_os_str().is_empty());
         let sources = Sources { profile, file, environment: &environment, flags: &flags, cores: cores() };
         Ok(Config::load(&sources)?)
+    }
+
+    /// How this command logs.
+    #[must_use]
+    pub fn speaker(&self) -> Speaker {
+        if matches!(self.command, Command::Serve) { Speaker::Daemon } else { Speaker::Command }
     }
 
     /// Runs the command.
@@ -122,6 +138,9 @@ impl Cli {
             Command::Seed(args) => Ok(seed::run(&args, &target(&config).await?).await?),
             Command::Migrate => migrate::run(&config).await,
             Command::Topology(command) => topology::run(command, &config).await,
+            Command::Config(command) => config::run(command, &config),
+            Command::Completions(args) => manual::completions(args),
+            Command::Man(args) => manual::pages(&args),
             Command::Version(args) => version::run(args),
         }
     }
@@ -138,7 +157,16 @@ pub fn cores() -> usize {
 /// # Errors
 /// [`Exit::Failed`] when it cannot be written, unless the reader has gone away.
 pub(crate) fn say(line: &str) -> Result<(), Error> {
-    match writeln!(io::stdout(), "{line}") {
+    write_out(format!("{line}\n").as_bytes())
+}
+
+/// Writes bytes to standard output as they are.
+///
+/// # Errors
+/// As for [`say`].
+pub(crate) fn write_out(bytes: &[u8]) -> Result<(), Error> {
+    let mut out = io::stdout();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::new(Exit::Failed, format!("cannot write to standard output: {error}"), "give it somewhere to go"))
         }

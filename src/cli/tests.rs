@@ -46,7 +46,12 @@ fn the_flags_and_the_environment_reach_the_configuration() {
     assert_eq!((error.exit(), error.to_string().as_str()), (Exit::Misconfigured, expected));
 
     // What brings its own configuration works whatever is configured.
-    for line in ["jitauth version --profile nonsense", "jitauth demo --profile nonsense --config /nonexistent"] {
+    for line in [
+        "jitauth version --profile nonsense",
+        "jitauth completions bash --profile nonsense",
+        "jitauth man --profile nonsense",
+        "jitauth demo --profile nonsense --config /nonexistent",
+    ] {
         assert!(parse(line).unwrap().config(environment("0")).is_ok(), "{line}");
     }
 }
@@ -69,4 +74,34 @@ fn every_error_has_its_exit_code_and_says_what_to_do_next() {
         let (what, next) = error.to_string().split_once("\n  next: ").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         assert!(what.starts_with("error: ") && what.contains("it is so") && next.len() > 5, "{error}");
     }
+}
+
+#[test]
+fn only_the_daemon_logs_to_the_standard_output() {
+    for (line, speaker) in [
+        ("jitauth serve", Speaker::Daemon),
+        ("jitauth migrate", Speaker::Command),
+        ("jitauth config show --json", Speaker::Command),
+        ("jitauth topology check", Speaker::Command),
+    ] {
+        assert_eq!(parse(line).unwrap().speaker(), speaker, "{line}");
+    }
+}
+
+#[test]
+fn every_command_and_every_flag_says_what_it_is_for() {
+    fn look_at(command: &clap::Command, path: &str) {
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{path}: {} has no help", argument.get_id());
+        }
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            let path = format!("{path} {}", inner.get_name());
+            let about = inner.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty() && !about.ends_with('.'), "{path}: {about:?}");
+            look_at(inner, &path);
+        }
+    }
+    let mut command = Cli::command();
+    command.build();
+    look_at(&command, "jitauth");
 }

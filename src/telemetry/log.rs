@@ -1,6 +1,6 @@
 //! Logging: JSON off a terminal, readable on one.
 //!
-//! Lines go to the standard output through a bounded channel and a thread of their own: a reader that is stuck or gone costs lines,
+//! The daemon's lines go to the standard output, those of other commands to the standard error, through a bounded channel and a thread of their own: a reader that is stuck or gone costs lines,
 //! which are counted, and never a decision.
 
 use std::{
@@ -20,6 +20,8 @@ use tracing_subscriber::{EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt
 const LINES_MAX: usize = 8192;
 /// How long the last lines may take when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// What a command other than the daemon logs: it reports its own errors, and lapin reports them once more.
+const COMMAND_FILTER: &str = "warn,lapin=off";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,15 @@ pub struct Settings {
     pub format: Format,
     /// A `tracing` filter, such as `info` or `jitauth=debug`. `RUST_LOG` wins over it.
     pub filter: String,
+}
+
+/// Who logs, which decides where to and how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// The daemon: its log is what it says, so it goes to the standard output.
+    Daemon,
+    /// Any other command: the standard output is its answer. Only warnings, unless `RUST_LOG` asks for more.
+    Command,
 }
 
 /// Why logging could not begin.
@@ -91,10 +102,13 @@ impl Drop for LogGuard {
 ///
 /// # Errors
 /// [`LogError`] says what is wrong and what to do.
-pub fn init(settings: &Settings) -> Result<LogGuard, LogError> {
-    let filter = filter(env::var("RUST_LOG").ok().as_deref(), &settings.filter)?;
-    let terminal = io::stdout().is_terminal();
-    let (lines, done) = start(io::stdout()).map_err(LogError::Thread)?;
+pub fn init(settings: &Settings, speaker: Speaker) -> Result<LogGuard, LogError> {
+    let (wanted, terminal, output): (_, _, Box<dyn Write + Send>) = match speaker {
+        Speaker::Daemon => (settings.filter.as_str(), io::stdout().is_terminal(), Box::new(io::stdout())),
+        Speaker::Command => (COMMAND_FILTER, io::stderr().is_terminal(), Box::new(io::stderr())),
+    };
+    let filter = filter(env::var("RUST_LOG").ok().as_deref(), wanted)?;
+    let (lines, done) = start(output).map_err(LogError::Thread)?;
     let layer = layer(settings.format, terminal, lines.clone());
     registry().with(layer.with_filter(filter)).try_init().map_err(|_| LogError::Twice)?;
     Ok(LogGuard { lines, done })
