@@ -34,7 +34,14 @@ struct Inner {
     remembered_max: usize,
     /// So that the usual case, nothing remembered, costs no lock.
     remembered_len: AtomicUsize,
-    remembered: Mutex<HashMap<RequestId, Remembered>>,
+    remembered: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    said: HashMap<RequestId, Remembered>,
+    /// When the last of them is forgotten.
+    until: Option<Instant>,
 }
 
 struct Remembered {
@@ -46,7 +53,7 @@ struct Remembered {
 
 impl Declines {
     pub(super) fn new(wall: WallClock, telemetry: Telemetry, remembered_max: usize) -> Self {
-        let inner = Inner { wall, telemetry, remembered_max, remembered_len: AtomicUsize::new(0), remembered: Mutex::new(HashMap::new()) };
+        let inner = Inner { wall, telemetry, remembered_max, remembered_len: AtomicUsize::new(0), remembered: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -72,7 +79,7 @@ impl Declines {
         if self.inner.remembered_len.load(Ordering::Acquire) == 0 {
             return Some(job);
         }
-        let found = self.inner.remembered.lock().get(&job.request.id).filter(|known| now < known.until).map(Remembered::facts);
+        let found = self.inner.known(&job.request.id, now);
         match found {
             None => Some(job),
             Some((digest, _, _)) if digest != job.request.digest => {
@@ -89,6 +96,17 @@ impl Declines {
 }
 
 impl Inner {
+    /// What was said under this id. Once everything is forgotten, the next request need not ask.
+    fn known(&self, id: &RequestId, now: Instant) -> Option<(Digest, Reason, Arc<[u8]>)> {
+        let mut memory = self.remembered.lock();
+        let found = memory.said.get(id).filter(|known| now < known.until).map(Remembered::facts);
+        if memory.until.is_none_or(|until| until <= now) {
+            memory.said.clear();
+            self.remembered_len.store(0, Ordering::Release);
+        }
+        found
+    }
+
     fn encode(&self, job: &Job, reason: Reason) -> Arc<[u8]> {
         let request = &job.request;
         decline(&request.id, request.amount.currency, None, reason, (self.wall)()).into()
@@ -98,15 +116,16 @@ impl Inner {
         if job.deadline <= now {
             return;
         }
-        let mut remembered = self.remembered.lock();
-        if remembered.len() >= self.remembered_max {
-            remembered.retain(|_, known| now < known.until);
+        let mut memory = self.remembered.lock();
+        if memory.said.len() >= self.remembered_max {
+            memory.said.retain(|_, known| now < known.until);
         }
-        if remembered.len() < self.remembered_max {
+        if memory.said.len() < self.remembered_max {
             let entry = Remembered { digest: job.request.digest, reason, body: body.clone(), until: job.deadline };
-            remembered.insert(job.request.id.clone(), entry);
+            memory.said.insert(job.request.id.clone(), entry);
+            memory.until = memory.until.max(Some(job.deadline));
         }
-        self.remembered_len.store(remembered.len(), Ordering::Release);
+        self.remembered_len.store(memory.said.len(), Ordering::Release);
     }
 
     fn answer(&self, requester: Box<dyn Requester>, body: Arc<[u8]>, reason: Reason, replayed: bool, spans: Spans) {
@@ -133,4 +152,53 @@ pub(super) fn decline(id: &RequestId, currency: Currency, available: Option<i64>
         hold: None,
         decided_at,
     })
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a failed expectation is a failed test")]
+mod tests {
+    use super::*;
+    use std::{sync::mpsc, time::Duration};
+
+    struct Hears(mpsc::Sender<Answer>);
+
+    impl Requester for Hears {
+        fn answer(self: Box<Self>, answer: Answer) {
+            self.0.send(answer).expect("the test listens");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_is_forgotten_at_its_deadline_and_then_costs_nothing() {
+        let declines = Declines::new(Arc::new(|| Timestamp(1)), Telemetry::default(), 8);
+        let (said, answers) = mpsc::channel();
+        let start = Instant::now();
+        let job = |id: &str, deadline_ms| {
+            let body = format!(
+                r#"{{"version":1,"type":"authorization","id":"{id}","card":"crd_1","amount":"1.00","currency":"EUR",
+                   "merchant":{{"id":"m","mcc":"5812","country":"NLD"}},"channel":"chip"}}"#
+            );
+            let request = crate::codec::request::decode(body.as_bytes()).expect("a request").request;
+            let deadline = start + Duration::from_millis(deadline_ms);
+            let requester = Box::new(Hears(said.clone()));
+            Job { request, received: start, deadline, spans: Spans::default(), lossy_reply: false, redelivered: false, requester }
+        };
+        let at = |ms| start + Duration::from_millis(ms);
+        declines.shed(job("short", 100), Reason::SystemUnavailable, start);
+        declines.shed(job("long", 200), Reason::SystemUnavailable, start);
+        let bodies: Vec<_> = answers.try_iter().map(|answer| answer.body).collect();
+        for (id, ms, known, kept) in [
+            ("short", 99, Some(0), 2),
+            ("other", 99, None, 2),
+            ("short", 100, None, 2),
+            ("long", 199, Some(1), 2),
+            ("long", 200, None, 0),
+            ("long", 201, None, 0),
+        ] {
+            let given_back = declines.recall(job(id, 1000), at(ms)).is_some();
+            let said = answers.try_iter().next().map(|answer| answer.body);
+            assert_eq!((given_back, said), (known.is_none(), known.map(|at: usize| bodies[at].clone())), "{id} at {ms} ms");
+            assert_eq!(declines.inner.remembered_len.load(Ordering::Acquire), kept, "{id} at {ms} ms");
+        }
+    }
 }
