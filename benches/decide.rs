@@ -1,6 +1,7 @@
 //! What a decision costs: an approval under five limits, the longest way through the rules.
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use foldhash::HashMap;
 use jitauth::{
     codec::request,
     domain::{
@@ -12,7 +13,7 @@ use jitauth::{
         time::{Timestamp, Window, WindowStarts},
     },
 };
-use std::{collections::HashMap, hint::black_box, sync::Arc};
+use std::{hint::black_box, sync::Arc};
 
 const REQUEST: &[u8] =
     br#"{"version": 1, "type": "authorization", "id": "auth-7a31c2f4", "card": "crd_0000417", "amount": "42.50", "currency": "EUR",

@@ -37,17 +37,15 @@ pub fn decide(request: &AuthRequest, file: Option<&CardFile>, starts: &WindowSta
     if let Some(refusal) = grant.within_transaction_limits(request, file) {
         return refusal;
     }
-    if let Some(refusal) = grant.within_amount_limits(request, file, starts, position) {
+    let charges = match grant.within_counted_limits(request, file, starts, position) {
+        Ok(charges) => charges,
+        Err(refusal) => return refusal,
+    };
+    let balance = position.balance();
+    if let Some(refusal) = grant.within_funds(balance) {
         return refusal;
     }
-    if let Some(refusal) = within_count_limits(request, file, starts, position) {
-        return refusal;
-    }
-    if let Some(refusal) = grant.within_funds(position.balance()) {
-        return refusal;
-    }
-    let charges = charges(request, file, starts, position);
-    if overflows(grant.amount, position.balance(), &charges) {
+    if overflows(grant.amount, balance, &charges) {
         return Verdict::declined(Reason::SystemError);
     }
     // Nothing can decline any more.
@@ -152,42 +150,40 @@ impl Grant {
         None
     }
 
-    fn within_amount_limits(
+    /// Narrows the grant to what the counters leave, and gives what an approval charges. Looks each counter up once: to find it is
+    /// most of what a decision costs.
+    fn within_counted_limits(
         &mut self,
         request: &AuthRequest,
         file: &CardFile,
         starts: &WindowStarts,
         position: &impl Position,
-    ) -> Option<Verdict> {
+    ) -> Result<Vec<Charge>, Verdict> {
+        let mut charges = Vec::with_capacity(file.limits.limits.len() + file.program.limits.len());
+        let mut count_reached = None;
         for (limit, key) in counters(request, file, starts) {
+            let before = position.used(&key);
             if let Some(cap) = limit.cap_amount {
-                let room = cap.saturating_sub(position.used(&key).amount);
+                let room = cap.saturating_sub(before.amount);
                 if let Some(refusal) = self.narrow(room, Reason::AmountLimit, |need| Some(Claim::Amount { key, need })) {
-                    return Some(refusal);
+                    return Err(refusal);
                 }
             }
+            // Told only when no amount refuses: that reason comes first.
+            if limit.cap_count.is_some_and(|cap| before.count >= cap) {
+                count_reached = count_reached.or(Some(key));
+            }
+            charges.push(Charge { key, before });
         }
-        None
+        match count_reached {
+            Some(key) => Err(Verdict::Declined { reason: Reason::CountLimit, claim: Some(Claim::Count { key }) }),
+            None => Ok(charges),
+        }
     }
 
     fn within_funds(&mut self, balance: Balance) -> Option<Verdict> {
         self.narrow(balance.room(), Reason::InsufficientFunds, |need| Some(Claim::Account { need }))
     }
-}
-
-fn within_count_limits(request: &AuthRequest, file: &CardFile, starts: &WindowStarts, position: &impl Position) -> Option<Verdict> {
-    for (limit, key) in counters(request, file, starts) {
-        if let Some(cap) = limit.cap_count
-            && position.used(&key).count >= cap
-        {
-            return Some(Verdict::Declined { reason: Reason::CountLimit, claim: Some(Claim::Count { key }) });
-        }
-    }
-    None
-}
-
-fn charges(request: &AuthRequest, file: &CardFile, starts: &WindowStarts, position: &impl Position) -> Vec<Charge> {
-    counters(request, file, starts).map(|(_, key)| Charge { key, before: position.used(&key) }).collect()
 }
 
 /// Whether a sum that the approval is added to would not fit into 64 bits. The guards need not notice: a counter that only caps the

@@ -12,8 +12,8 @@ use crate::{
     },
     ledger::Positions,
 };
+use foldhash::HashMap;
 use quick_cache::unsync::Cache;
-use std::collections::HashMap;
 
 /// The working copies a lane keeps between batches; bounded, least used out.
 pub(super) struct Book {
