@@ -165,7 +165,10 @@ pub(super) async fn tell(
             () = Phase::Closing.reached(&mut phase) => return,
             event = told.recv() => event,
         };
-        let Some(event) = event else { return };
+        let Some(event) = event else {
+            // Nobody will tell anything any more. To end before the daemon does would look like a fault.
+            return Phase::Closing.reached(&mut phase).await;
+        };
         let sent = timeout(SEND_MAX, send(&mut channel, &link, &exchange, &event)).await;
         let why = match sent {
             Ok(Ok(())) => None,
