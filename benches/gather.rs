@@ -66,8 +66,7 @@ fn ask(card: u32) -> Option<AuthRequest> {
 
 fn gather(criterion: &mut Criterion) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
-    let settings =
-        memory::Settings { cards_max: 1_000_000, users_max: 1_000_000, ttl: Duration::from_secs(3600), absent_ttl: Duration::from_secs(1) };
+    let settings = memory::Settings { bytes_max: 1 << 30, ttl: Duration::from_secs(3600), absent_ttl: Duration::from_secs(1) };
     let tiers = FactTiers::new(Memory::new(settings), None, Source, Telemetry::default());
     let requests: Vec<AuthRequest> = (1..=CARDS).filter_map(ask).collect();
     runtime.block_on(async {

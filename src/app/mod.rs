@@ -59,8 +59,9 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     if config.redis.is_some() {
         telemetry.expects(Dependency::Redis);
     }
-    let redis = config.redis.clone().map(Redis::connect).transpose().map_err(misconfigured_redis)?;
-    let facts = FactTiers::new(Memory::new(config.memory), redis.clone(), store.clone(), telemetry.clone());
+    let connected = config.redis.clone().map(|redis| Redis::connect(redis, false, &telemetry)).transpose();
+    let (redis, _tracking) = connected.map_err(misconfigured_redis)?.unzip();
+    let facts = FactTiers::new(Memory::new(config.memory), redis, store.clone(), telemetry.clone());
 
     // 3. The pipeline, with a store connection for each lane and one for the late desk.
     let (pipeline, mut running) = pipeline::start(config.pipeline, facts.clone(), || store.ledger(), &wall, &telemetry);
@@ -69,12 +70,12 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let server = bind_http(&config, &pipeline, &telemetry, &readiness).await?;
 
     // 5. The broker, on a topology that is as it should be. From here on nothing can fail any more.
-    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(facts)).await?;
+    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(facts.clone())).await?;
 
     // 6. HTTP is served last: a port that answers means that the rest is there.
     let http = server.map(serve_http);
 
-    let watch = Watch { store, redis, telemetry: telemetry.clone(), readiness: readiness.clone() };
+    let watch = Watch { store, facts: facts.clone(), telemetry: telemetry.clone(), readiness: readiness.clone() };
     let address = http.as_ref().map_or_else(|| "off".to_owned(), |http| http.address.clone());
     tracing::info!(event = "started", http = address, store = S::NAME, durability, "waiting for the dependencies");
     tokio::select! {

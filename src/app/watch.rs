@@ -3,7 +3,7 @@
 use super::drain::Http;
 use crate::{
     broker::Broker,
-    facts::redis::Redis,
+    facts::tiered::FactTiers,
     ledger::Store,
     telemetry::{Readiness, Telemetry, events::Dependency, readiness::Check},
 };
@@ -19,7 +19,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Looks at the dependencies and keeps readiness true to them.
 pub(super) struct Watch<S> {
     pub(super) store: S,
-    pub(super) redis: Option<Redis>,
+    pub(super) facts: FactTiers<S>,
     pub(super) telemetry: Telemetry,
     pub(super) readiness: Readiness,
 }
@@ -46,14 +46,7 @@ impl<S: Store> Watch<S> {
                 let failed = (!broker.ready()).then(|| "not consuming, or not able to publish".to_owned());
                 self.note(check, Dependency::Broker, failed);
             }
-            if let Some(redis) = &self.redis {
-                let answer = redis.ping().await;
-                self.telemetry.dependency(
-                    Dependency::Redis,
-                    answer.is_ok(),
-                    &answer.err().map(|error| error.to_string()).unwrap_or_default(),
-                );
-            }
+            self.facts.tell_size();
             if self.readiness.is_ready() && !announced {
                 announced = true;
                 tracing::info!(event = "ready", http = address, "taking requests");

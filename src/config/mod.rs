@@ -92,6 +92,8 @@ pub struct Config {
     pub postgres: ledger::postgres::Settings,
     /// Facts in this process.
     pub memory: facts::memory::Settings,
+    /// How facts in this process are kept fresh.
+    pub freshness: facts::invalidator::Settings,
     /// Facts in Redis, where enabled.
     pub redis: Option<facts::redis::Settings>,
     /// RabbitMQ, where enabled.

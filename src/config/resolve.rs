@@ -9,15 +9,18 @@ use super::{
 };
 use crate::{
     broker,
-    facts::{memory, redis},
+    facts::{
+        invalidator::{self, Paths},
+        memory, redis,
+    },
     http,
     ledger::{postgres, sqlite},
     pipeline,
-    telemetry::log,
+    telemetry::{events::Path, log},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::{Path as FilePath, PathBuf},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -38,6 +41,7 @@ pub(super) fn resolve(r: &mut Reader<'_>, profile: &str, cores: usize) -> Config
         sqlite: sqlite(r),
         postgres: postgres(r),
         memory: memory(r),
+        freshness: freshness(r),
         redis: enabled(r, "redis.enabled", redis),
         broker,
         http: enabled(r, "http.enabled", http),
@@ -106,11 +110,21 @@ fn redis(r: &mut Reader<'_>) -> redis::Settings {
 
 fn memory(r: &mut Reader<'_>) -> memory::Settings {
     memory::Settings {
-        cards_max: r.whole("memory.cards_max", 1..=100_000_000, ""),
-        users_max: r.whole("memory.users_max", 1..=100_000_000, ""),
+        bytes_max: r.whole::<u64>("memory.bytes_max_mib", 1..=1_048_576, "").saturating_mul(1024 * 1024),
         ttl: r.seconds("memory.ttl_s", 1..=DAY_S, ""),
         absent_ttl: r.millis("memory.absent_ttl_ms", 1..=60_000, "a new card must not stay unknown for long"),
     }
+}
+
+fn freshness(r: &mut Reader<'_>) -> invalidator::Settings {
+    let mut listen_to = Paths::default();
+    for name in r.list("memory.listen_to") {
+        match Path::ALL.iter().find(|path| path.name() == name) {
+            Some(path) => listen_to = listen_to.and(*path),
+            None => r.refuse("memory.listen_to", "must name news, of \"store\", \"redis\" and \"events\""),
+        }
+    }
+    invalidator::Settings { warm: r.flag("memory.warm"), listen_to }
 }
 
 fn broker(r: &mut Reader<'_>) -> broker::Settings {
@@ -166,7 +180,7 @@ fn token(r: &mut Reader<'_>) -> Option<String> {
     if !token.is_empty() {
         r.refuse("http.token_file", "and http.token is set too; set one of them to \"\"");
     }
-    let token = match read_file(Path::new(&path)) {
+    let token = match read_file(FilePath::new(&path)) {
         Ok(text) => without_newline(&text).to_owned(),
         Err(error) => {
             r.refuse("http.token_file", &format!("the file cannot be read: {error}"));

@@ -474,5 +474,5 @@ fn the_default_explains_every_key_and_every_key_is_read() {
     let config = resolve::resolve(&mut reader, "embedded", 1);
     assert_eq!(reader.problems, []);
     assert_eq!(reader.read, leaves.keys().cloned().collect());
-    assert_eq!(config.memory.cards_max, 2_000_000);
+    assert_eq!(config.memory.bytes_max, 1024 * 1024 * 1024);
 }

@@ -22,7 +22,7 @@ pub enum Scope {
 }
 
 /// A set of values to let through: everything in `only` (when given) that is not in `except`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Match<T> {
     /// When given, nothing else matches.
     pub only: Option<Vec<T>>,
@@ -44,7 +44,7 @@ impl<T> Match<T> {
 }
 
 /// A range of merchant category codes, ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MccRange {
     /// Lowest code covered.
     pub first: Mcc,
@@ -53,7 +53,7 @@ pub struct MccRange {
 }
 
 /// Which transactions are meant, by where and how they happen. The default means all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// By channel.
     pub channels: Match<Channel>,

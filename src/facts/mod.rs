@@ -3,11 +3,16 @@
 //! **Invariant**: nothing here decides anything. A stale or lost fact costs a commit that is refused and decided again on
 //! [`tiered::FactTiers::refresh`]ed facts; it never changes an answer.
 
+pub mod breaker;
 pub mod change;
 pub mod document;
+pub mod invalidator;
 pub mod memory;
 pub mod redis;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod tiered;
+mod warm;
 
 use crate::domain::{facts::CardFile, ids::CardToken};
 

@@ -1,6 +1,11 @@
 //! The tiers in their order, with one reader per card at a time.
 
-use super::{FactError, FactSource, memory::Memory, redis::Redis};
+use super::{
+    FactError, FactSource,
+    change::Change,
+    memory::Memory,
+    redis::{Missed, Redis},
+};
 use crate::{
     domain::{
         facts::{Card, CardFile, Program, User},
@@ -8,7 +13,7 @@ use crate::{
     },
     telemetry::{
         Span, Spans, Telemetry,
-        events::{CacheResult, Dependency, Tier},
+        events::{CacheResult, Tier},
     },
 };
 use futures_util::{
@@ -16,7 +21,13 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 use tokio::{task::JoinError, time::Instant};
 
 /// What a tier knows about a token: a card, or that there is none.
@@ -34,8 +45,9 @@ struct Inner<S> {
     redis: Option<Redis>,
     source: S,
     telemetry: Telemetry,
-    /// Reads under way, one per card: a burst on a cold card costs one read.
-    flights: Mutex<HashMap<CardToken, Flight>>,
+    /// Reads under way, one per card: a burst on a cold card costs one read. With the number of the flight.
+    flights: Mutex<HashMap<CardToken, (u64, Flight)>>,
+    flown: AtomicU64,
 }
 
 impl<S> Clone for FactTiers<S> {
@@ -47,7 +59,7 @@ impl<S> Clone for FactTiers<S> {
 impl<S: FactSource> FactTiers<S> {
     /// Puts the tiers in order.
     pub fn new(memory: Memory, redis: Option<Redis>, source: S, telemetry: Telemetry) -> Self {
-        Self { inner: Arc::new(Inner { memory, redis, source, telemetry, flights: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { memory, redis, source, telemetry, flights: Mutex::default(), flown: AtomicU64::new(0) }) }
     }
 
     /// What memory has, without waiting. Fills in how long user, card and limits took.
@@ -66,13 +78,14 @@ impl<S: FactSource> FactTiers<S> {
         let flight = {
             let mut flights = self.inner.flights.lock();
             match flights.get(token) {
-                Some(flight) => flight.clone(),
+                Some((_, flight)) => flight.clone(),
                 None => {
                     let (inner, token) = (Arc::clone(&self.inner), token.clone());
+                    let number = inner.flown.fetch_add(1, Relaxed);
                     // A task of its own: a read whose askers have all run out of time must still come to its end, or it would keep
                     // its place among the store's connections for good.
-                    let flight = tokio::spawn(inner.fly(token.clone())).map(landed).boxed().shared();
-                    flights.insert(token, flight.clone());
+                    let flight = tokio::spawn(inner.fly(token.clone(), number)).map(landed).boxed().shared();
+                    flights.insert(token, (number, flight.clone()));
                     flight
                 }
             }
@@ -88,6 +101,65 @@ impl<S: FactSource> FactTiers<S> {
         self.inner.telemetry.cache(Tier::Memory, CacheResult::Stale);
         self.inner.fetch(token).await
     }
+
+    /// Forgets, in memory, what a change has made stale: whoever asks after this has returned does not get it. Says whether there was
+    /// anything. A user's cards are forgotten with the user, and a program's with the program, because they need both.
+    pub fn forget(&self, change: &Change) -> bool {
+        let (memory, now) = (&self.inner.memory, Instant::now());
+        match change {
+            Change::Card { token, version } => {
+                let known = memory.drop_card(token, *version, now);
+                // Who asks from now on does not wait for a read that began before.
+                let flew = self.inner.flights.lock().remove(token).is_some();
+                known || flew
+            }
+            Change::User { id, version, .. } => memory.drop_user(*id, *version, now),
+            Change::Program { id, version } => memory.drop_program(*id, *version, now),
+            Change::Everything => {
+                memory.drop_everything();
+                self.inner.flights.lock().clear();
+                true
+            }
+        }
+    }
+
+    /// Shows how much memory keeps. Asks each of its parts: not for every request.
+    pub fn tell_size(&self) {
+        let size = self.inner.memory.size();
+        self.inner.telemetry.memory_size(size.entries, size.bytes, size.evictions);
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.inner.memory
+    }
+
+    pub(super) fn redis(&self) -> Option<&Redis> {
+        self.inner.redis.as_ref()
+    }
+
+    pub(super) fn source(&self) -> &S {
+        &self.inner.source
+    }
+
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.inner.telemetry
+    }
+}
+
+/// Ends a flight however it ends: one that stayed would give its end, good or bad, to all who ask later.
+struct Landing<S> {
+    inner: Arc<Inner<S>>,
+    token: CardToken,
+    number: u64,
+}
+
+impl<S> Drop for Landing<S> {
+    fn drop(&mut self) {
+        let mut flights = self.inner.flights.lock();
+        if flights.get(&self.token).is_some_and(|(number, _)| *number == self.number) {
+            flights.remove(&self.token);
+        }
+    }
 }
 
 fn landed(ended: Result<Result<Found, FactError>, JoinError>) -> Result<Found, FactError> {
@@ -95,13 +167,12 @@ fn landed(ended: Result<Result<Found, FactError>, JoinError>) -> Result<Found, F
 }
 
 impl<S: FactSource> Inner<S> {
-    async fn fly(self: Arc<Self>, token: CardToken) -> Result<Found, FactError> {
-        let found = match self.redis_file(&token).await {
+    async fn fly(self: Arc<Self>, token: CardToken, number: u64) -> Result<Found, FactError> {
+        let landing = Landing { inner: self, token, number };
+        match landing.inner.redis_file(&landing.token).await {
             Some(file) => Ok(Some(file)),
-            None => self.fetch(&token).await,
-        };
-        self.flights.lock().remove(&token);
-        found
+            None => landing.inner.fetch(&landing.token).await,
+        }
     }
 
     fn peek(&self, token: &CardToken, spans: &mut Spans) -> Option<Found> {
@@ -109,11 +180,10 @@ impl<S: FactSource> Inner<S> {
         let card = self.memory.card(token, started)?;
         let after_card = Instant::now();
         spans.set(Span::Card, after_card - started);
-        let Some(card) = card else { return Some(None) };
+        let Some((card, limits)) = card else { return Some(None) };
         let user = self.memory.user(card.user, started)?;
         let after_user = Instant::now();
         spans.set(Span::User, after_user - after_card);
-        let limits = self.memory.limits(card.id, started)?;
         let program = self.memory.program(card.program, started)?;
         spans.set(Span::Limits, after_user.elapsed());
         let file = CardFile { card, user, limits, program };
@@ -123,37 +193,41 @@ impl<S: FactSource> Inner<S> {
     /// A whole, agreeing file from Redis and what memory still has, or nothing.
     async fn redis_file(&self, token: &CardToken) -> Option<CardFile> {
         let redis = self.redis.as_ref()?;
+        let fill = self.memory.begin();
         let found = self.assemble(redis, token).await;
+        let now = Instant::now();
+        let usable =
+            |file: &CardFile| file.agrees() && file.card.token == *token && !self.memory.is_outdated(token, file.card.version, now);
         let result = match &found {
-            Ok(Some(file)) if file.agrees() && file.card.token == *token => CacheResult::Hit,
+            Ok(Some(file)) if usable(file) => CacheResult::Hit,
             Ok(Some(_)) => CacheResult::Stale,
             Ok(None) => CacheResult::Miss,
-            Err(_) => CacheResult::Error,
+            Err(Missed::Bypassed) => CacheResult::Bypass,
+            Err(Missed::Failed(_) | Missed::Garbage(_)) => CacheResult::Error,
         };
         self.telemetry.cache(Tier::Redis, result);
         match found {
-            Err(error) => {
-                self.telemetry.cache_failed(Tier::Redis, &error.to_string());
-                self.telemetry.dependency(Dependency::Redis, false, &error.to_string());
-                None
-            }
             Ok(file) => {
-                self.telemetry.dependency(Dependency::Redis, true, "");
-                let file = file.filter(|_| result == CacheResult::Hit)?;
-                self.memory.keep(&file, Instant::now());
+                let file = self.memory.share(file.filter(|_| result == CacheResult::Hit)?, now);
+                self.memory.keep(&file, fill, now);
                 Some(file)
+            }
+            Err(Missed::Bypassed) => None,
+            Err(Missed::Failed(error) | Missed::Garbage(error)) => {
+                self.telemetry.cache_failed(Tier::Redis, &error);
+                None
             }
         }
     }
 
-    async fn assemble(&self, redis: &Redis, token: &CardToken) -> Result<Option<CardFile>, FactError> {
+    async fn assemble(&self, redis: &Redis, token: &CardToken) -> Result<Option<CardFile>, Missed> {
         let (Some(card), Some(limits)) = redis.card(token).await? else { return Ok(None) };
         let (user, program) = self.surroundings(redis, &card).await?;
         let (Some(user), Some(program)) = (user, program) else { return Ok(None) };
         Ok(Some(CardFile { card: Arc::new(card), user, limits: Arc::new(limits), program }))
     }
 
-    async fn surroundings(&self, redis: &Redis, card: &Card) -> Result<(Option<Arc<User>>, Option<Arc<Program>>), FactError> {
+    async fn surroundings(&self, redis: &Redis, card: &Card) -> Result<(Option<Arc<User>>, Option<Arc<Program>>), Missed> {
         let now = Instant::now();
         let user = self.memory.user(card.user, now).filter(|user| user.version == card.user_version);
         let program = self.memory.program(card.program, now);
@@ -165,17 +239,22 @@ impl<S: FactSource> Inner<S> {
     }
 
     async fn fetch(&self, token: &CardToken) -> Result<Found, FactError> {
+        let (fill, began) = (self.memory.begin(), Instant::now());
         let found = self.source.fetch(token).await?;
         let now = Instant::now();
-        match &found {
-            Some(file) => {
-                self.memory.keep(file, now);
-                if let Some(redis) = &self.redis {
-                    redis.keep(file);
-                }
-            }
-            None => self.memory.keep_absent(token, now),
+        let Some(file) = found else {
+            self.memory.keep_absent(token, fill, now);
+            return Ok(None);
+        };
+        let file = self.memory.share(file, now);
+        self.memory.keep(&file, fill, now);
+        if let Some(redis) = &self.redis {
+            redis.keep(&file, began);
         }
-        Ok(found)
+        Ok(Some(file))
     }
 }
+
+#[cfg(test)]
+#[path = "tiered_tests.rs"]
+mod tests;

@@ -4,7 +4,10 @@
 //! happened. Per request there is one line, at `debug`.
 #![expect(clippy::disallowed_methods, reason = "the last decision is told by the wall clock")]
 
-pub use super::labels::{CacheResult, CommitOutcome, Dependency, EventOutcome, PublishOutcome, RedisCommand, Role, Settlement, Tier};
+pub use super::labels::{
+    BreakerState, CacheResult, ChangeKind, CommitOutcome, Dependency, EventOutcome, Path, PublishOutcome, RedisCommand, Role, Settlement,
+    Tier,
+};
 
 use super::{
     Exposition, Readiness, Recorder, Span, SpanReport, Spans,
@@ -47,6 +50,7 @@ struct Inner {
     unheard_trouble: Throttle,
     shed_trouble: Throttle,
     event_trouble: Throttle,
+    news_trouble: Throttle,
 }
 
 /// Counts of a daemon's life. Decisions and replays are those of both edges, the rest are deliveries of the broker.
@@ -97,6 +101,7 @@ impl Telemetry {
             unheard_trouble: throttle(),
             shed_trouble: throttle(),
             event_trouble: throttle(),
+            news_trouble: throttle(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -396,6 +401,10 @@ impl Telemetry {
 
     pub(super) fn slow(&self) -> &Slow {
         &self.inner.slow
+    }
+
+    pub(super) fn news_trouble(&self) -> &Throttle {
+        &self.inner.news_trouble
     }
 
     pub(super) fn event_trouble(&self) -> &Throttle {

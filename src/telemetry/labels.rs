@@ -44,6 +44,38 @@ labels! {
         Bypass = "bypass",
     }
 
+    /// By which way news of a changed fact came.
+    Path {
+        /// The store's own notifications.
+        Store = "store",
+        /// Redis's pushes.
+        Redis = "redis",
+        /// The broker's exchange for events.
+        Events = "events",
+    }
+
+    /// What changed.
+    ChangeKind {
+        /// A card, its account or its limits.
+        Card = "card",
+        /// A user.
+        User = "user",
+        /// A program.
+        Program = "program",
+        /// More than was told one by one.
+        Everything = "everything",
+    }
+
+    /// How a breaker stands.
+    BreakerState {
+        /// Everything goes through.
+        Closed = "closed",
+        /// Nothing goes through.
+        Open = "open",
+        /// One probe is under way, and nothing else goes through.
+        HalfOpen = "half_open",
+    }
+
     /// What Redis was asked to do.
     RedisCommand {
         /// Hand over facts.

@@ -3,6 +3,7 @@
 
 use super::{
     Readiness, Span,
+    freshness::Freshness,
     labels::{CacheResult, CommitOutcome, Dependency, EventOutcome, PublishOutcome, RedisCommand, Role, Settlement, Tier, class_name},
     recorder::{Recorders, Set},
 };
@@ -45,7 +46,7 @@ const DEAD_LETTER_REASONS: &[&str] = &["reply_to_forbidden", "reply_unroutable",
 /// Value of a gauge that is not shown, because what it tells about is not in use.
 const ABSENT: u64 = u64::MAX;
 
-type Labels = Vec<(&'static str, String)>;
+pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// A family of counters or gauges whose label values are all known at start.
 #[derive(Debug)]
@@ -71,12 +72,12 @@ impl Table {
         Self { name, help, kind, rows }
     }
 
-    fn counter(name: &'static str, help: &'static str, rows: impl IntoIterator<Item = Labels>) -> Self {
+    pub(super) fn counter(name: &'static str, help: &'static str, rows: impl IntoIterator<Item = Labels>) -> Self {
         Self::new(name, help, Kind::Counter, rows)
     }
 
     /// A gauge whose rows show once they are first set.
-    fn gauge(name: &'static str, help: &'static str, rows: impl IntoIterator<Item = Labels>) -> Self {
+    pub(super) fn gauge(name: &'static str, help: &'static str, rows: impl IntoIterator<Item = Labels>) -> Self {
         Self::new(name, help, Kind::Gauge, rows)
     }
 
@@ -118,7 +119,7 @@ impl Table {
         (before != ABSENT).then_some(before)
     }
 
-    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let kind = if let Kind::Counter = self.kind { MetricType::Counter } else { MetricType::Gauge };
         let mut family = encoder.encode_descriptor(self.name, self.help, None, kind)?;
         for (labels, cell) in &self.rows {
@@ -154,6 +155,7 @@ pub(super) struct Metrics {
     pub(super) in_flight: Table,
     pub(super) in_flight_limit: Table,
     pub(super) cache_requests: Table,
+    pub(super) freshness: Freshness,
     pub(super) db_transactions: Table,
     pub(super) dependency_up: Table,
     pub(super) unheard: Table,
@@ -172,7 +174,7 @@ pub(super) struct Metrics {
     dead_letters: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-fn each<T: Copy>(key: &'static str, all: &[T], name: impl Fn(T) -> &'static str) -> Vec<Labels> {
+pub(super) fn each<T: Copy>(key: &'static str, all: &[T], name: impl Fn(T) -> &'static str) -> Vec<Labels> {
     all.iter().map(|value| vec![(key, name(*value).to_owned())]).collect()
 }
 
@@ -274,6 +276,7 @@ impl Metrics {
                     CacheResult::ALL.iter().map(|result| vec![("tier", tier.name().to_owned()), ("result", result.name().to_owned())])
                 }),
             ),
+            freshness: Freshness::default(),
             db_transactions: Table::counter(
                 "db_transactions",
                 "Commits sent to the store, by how they ended",
@@ -383,6 +386,7 @@ impl Collector for Metrics {
         ] {
             table.encode(&mut encoder)?;
         }
+        self.freshness.encode(&mut encoder)?;
         self.encode_dead_letters(&mut encoder)?;
         self.encode_state(&mut encoder)?;
         for (name, help, histogram) in [

@@ -5,6 +5,7 @@
 pub mod events;
 mod exchange;
 mod exposition;
+mod freshness;
 mod labels;
 pub mod log;
 mod metrics;

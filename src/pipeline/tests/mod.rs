@@ -67,7 +67,7 @@ fn rig() -> Rig {
         fact_tries: 3,
         drain_timeout: MS(1000),
     };
-    let memory = memory::Settings { cards_max: 100, users_max: 100, ttl: MS(3_600_000), absent_ttl: MS(3_600_000) };
+    let memory = memory::Settings { bytes_max: 1 << 20, ttl: MS(3_600_000), absent_ttl: MS(3_600_000) };
     let (model, telemetry) = (Model::default(), Telemetry::default());
     let started = Instant::now();
     let wall: WallClock = Arc::new(move || Timestamp(1_772_619_307_000_000 + i64::try_from(started.elapsed().as_micros()).unwrap()));
