@@ -5,8 +5,11 @@
 //!
 //! **Invariant**: a wrong approval cannot be committed, whatever the caller believed. Guards live here, not in the lanes.
 
+mod concern;
+pub mod feed;
 mod port;
 pub mod postgres;
+mod roster;
 mod shape;
 pub mod sqlite;
 mod store;

@@ -12,11 +12,11 @@ use crate::domain::{
     request::{Channel, Country, Digest, Mcc},
     time::Timestamp,
 };
-use crate::facts::FactSource;
+use crate::facts::change::FactStore;
 use std::{collections::HashMap, sync::Arc};
 
 /// A store as the daemon holds it: it hands out ledgers and facts, and says how it is. Cheap to clone.
-pub trait Store: FactSource + Clone {
+pub trait Store: FactStore + Clone {
     /// What [`Store::ledger`] gives.
     type Ledger: Ledger;
 

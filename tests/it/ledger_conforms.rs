@@ -9,7 +9,9 @@ mod draft;
 mod facts;
 mod fixture;
 mod guards;
+mod news;
 mod postgres;
+mod roster;
 mod sqlite;
 mod stage;
 mod stale;
@@ -74,6 +76,18 @@ on_every_store! {
         the_document_has_every_column
         an_unknown_card_has_no_file
         limits_are_those_of_card_user_account_and_program
+    }
+    news {
+        every_kind_of_change_is_heard_with_its_version
+        what_is_gone_is_heard
+        many_changes_are_heard_as_everything
+        no_change_goes_unheard
+        a_subject_concerns_its_cards
+    }
+    roster {
+        every_usable_card_is_handed_out_as_it_is_fetched
+        what_cannot_be_understood_costs_its_own_cards_only
+        the_reading_ends_when_asked_to
     }
     torture {
         lanes_and_administrators_keep_the_books

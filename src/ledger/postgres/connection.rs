@@ -78,6 +78,11 @@ impl Server {
         self.settings.commit_timeout + ANSWER_MARGIN
     }
 
+    /// How long a connection attempt may take.
+    pub(super) const fn connect_timeout(&self) -> Duration {
+        self.settings.connect_timeout
+    }
+
     /// Single-row lookups only: by index, whatever the statistics say.
     pub(super) fn facts_options(&self) -> PgConnectOptions {
         pinned(self.options.clone()).options([("statement_timeout", milliseconds(self.settings.query_timeout))])
@@ -85,6 +90,16 @@ impl Server {
 
     pub(super) fn administration_options(&self) -> PgConnectOptions {
         self.options.clone().options([("statement_timeout", milliseconds(self.settings.query_timeout))])
+    }
+
+    /// For reading the whole store: a statement may take as long as its rows are taken, and sorting in memory is worth it.
+    pub(super) fn reading_options(&self) -> PgConnectOptions {
+        self.options.clone().options([("statement_timeout", "0"), ("work_mem", "128MB")])
+    }
+
+    /// For announcements; named, so that an operator sees which connection it is.
+    pub(super) fn listening_options(&self) -> PgConnectOptions {
+        self.administration_options().application_name("jitauth news")
     }
 
     /// For migrations: a statement may take as long as it needs, another migrator is waited for within bounds.

@@ -1,11 +1,28 @@
 //! Facts from the store: one query, one snapshot, one document.
 
-use super::Postgres;
+use super::{Postgres, news::PgNews};
 use crate::{
     domain::{facts::CardFile, ids::CardToken},
-    facts::{FactError, FactSource, document::CardDocument},
+    facts::{
+        FactError, FactSource,
+        change::{Change, FactStore, Subject},
+        document::CardDocument,
+    },
+    ledger::{
+        concern,
+        feed::StoreFeed,
+        roster::{self, CardRow, LimitRow, ProgramRow, Roster, usable_cards},
+    },
 };
+use futures_util::StreamExt;
+use sqlx::{Connection, PgConnection};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::time::timeout;
+
+/// Longest that the next rows of a long reading may take to come.
+const ROWS_MAX: Duration = Duration::from_secs(60);
+/// Rows that are waited for together.
+const ROWS_TOGETHER: usize = 256;
 
 /// Everything about the card with token `$1`, in the shape of `facts::document`.
 const DOCUMENT: &str = "\
@@ -37,7 +54,6 @@ select json_build_object(
 
 impl FactSource for Postgres {
     async fn fetch(&self, card: &CardToken) -> Result<Option<CardFile>, FactError> {
-        let unavailable = |error: sqlx::Error| FactError::Unavailable(error.to_string());
         let mut connection = self.facts.acquire().await.map_err(unavailable)?;
         let query = sqlx::query_scalar(DOCUMENT).bind(card.as_str());
         let Ok(text) = timeout(self.server.answer_timeout(), query.fetch_optional(&mut *connection)).await else {
@@ -48,4 +64,62 @@ impl FactSource for Postgres {
         let text: Option<String> = text.map_err(unavailable)?;
         text.map(|text| CardDocument::parse(text.as_bytes())).transpose()
     }
+}
+
+impl FactStore for Postgres {
+    type Feed = StoreFeed<PgNews>;
+
+    fn feed(&self) -> Self::Feed {
+        StoreFeed::new(PgNews::new(Arc::clone(&self.server)))
+    }
+
+    async fn every_card(&self, mut keep: impl FnMut(CardFile) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
+        // A connection of its own: single reads do not wait for it.
+        let options = self.server.reading_options();
+        let mut connection = self.server.open_with(&options).await.map_err(|error| FactError::Unavailable(error.to_string()))?;
+        let handed = every_card(&mut connection, &mut keep).await?;
+        // Read to its end or not, the connection is of no more use, and what became of it of no interest.
+        drop(connection);
+        Ok(handed)
+    }
+
+    async fn concerned(&self, subject: &Subject) -> Result<Vec<Change>, FactError> {
+        let mut connection = self.facts.acquire().await.map_err(unavailable)?;
+        let query = sqlx::query_as(concern::query(subject)).bind(concern::token(subject)).bind(concern::limit());
+        let Ok(rows) = timeout(self.server.answer_timeout(), query.fetch_all(&mut *connection)).await else {
+            drop(connection.detach());
+            return Err(FactError::Unavailable("no answer in time".to_owned()));
+        };
+        Ok(concern::changes(subject, rows.map_err(unavailable)?))
+    }
+}
+
+/// Cards that can be used now.
+const EVERY_CARD: &str = usable_cards!("(extract(epoch from now()) * 1000000)::bigint");
+
+async fn every_card(connection: &mut PgConnection, keep: &mut (impl FnMut(CardFile) -> ControlFlow<()> + Send)) -> Result<u64, FactError> {
+    let late = |_| FactError::Unavailable(format!("no rows for {} s", ROWS_MAX.as_secs()));
+    let begin = connection.begin_with("begin isolation level repeatable read, read only");
+    let mut snapshot = timeout(ROWS_MAX, begin).await.map_err(late)?.map_err(unavailable)?;
+    let limits = timeout(ROWS_MAX, sqlx::query_as::<_, LimitRow>(roster::LIMITS).fetch_all(&mut *snapshot));
+    let limits = limits.await.map_err(late)?.map_err(unavailable)?;
+    let programs = timeout(ROWS_MAX, sqlx::query_as::<_, ProgramRow>(roster::PROGRAMS).fetch_all(&mut *snapshot));
+    let mut roster = Roster::new(programs.await.map_err(late)?.map_err(unavailable)?, limits);
+    let mut handed = 0;
+    let mut rows = sqlx::query_as::<_, CardRow>(EVERY_CARD).fetch(&mut *snapshot).ready_chunks(ROWS_TOGETHER);
+    'reading: while let Some(chunk) = timeout(ROWS_MAX, rows.next()).await.map_err(late)? {
+        for row in chunk {
+            let Some(file) = roster.file(row.map_err(unavailable)?) else { continue };
+            handed += 1;
+            if keep(file).is_break() {
+                break 'reading;
+            }
+        }
+    }
+    roster.finish();
+    Ok(handed)
+}
+
+fn unavailable(error: sqlx::Error) -> FactError {
+    FactError::Unavailable(error.to_string())
 }

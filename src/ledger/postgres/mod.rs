@@ -12,6 +12,7 @@ mod create;
 mod error;
 mod facts;
 mod lane;
+mod news;
 mod report;
 mod schema;
 mod settings;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use create::create_database;
 pub use lane::PgLedger;
+pub use news::PgNews;
 pub use settings::Settings;
 
 use super::{SchemaState, Store, StoreError};

@@ -331,10 +331,8 @@ async fn a_poisoned_group_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn versions_never_repeat_and_changes_are_announced() {
+async fn a_version_never_repeats() {
     in_world(SEED, |world| async move {
-        let mut listener = sqlx::postgres::PgListener::connect(&world.url).await.unwrap();
-        listener.listen("facts").await.unwrap();
         let mut seen = std::collections::HashSet::from([world.file(1).await.card.version]);
         let save = "create table saved as select * from cards where id = 1";
         world.sql(save).await;
@@ -346,24 +344,6 @@ async fn versions_never_repeat_and_changes_are_announced() {
         ] {
             world.sql(change).await;
             assert!(seen.insert(world.file(1).await.card.version), "{change}");
-            while listener.recv().await.unwrap().payload() != "card:1" {}
-        }
-        for (change, payloads) in [
-            ("update users set status = 'closed' where id = 2", &["user:2", "card:2", "card:6"][..]),
-            ("update programs set kind = 'business'", &["program:1"]),
-            ("update limits set cap_count = 1 where id = 1", &["program:1"]),
-            ("insert into cards (id, token, user_id, account_id, program_id, expires_at) select g, 'crd_' || g, 1, 1, 1, 1 from generate_series(1000, 1200) g", &["all"]),
-        ] {
-            // The user's own announcement of the change above may still be in the queue.
-            world.sql(change).await;
-            let mut heard = std::collections::BTreeSet::new();
-            while heard.len() < payloads.len() {
-                let payload = listener.recv().await.unwrap().payload().to_owned();
-                if payload != "user:1" && payload != "card:5" {
-                    heard.insert(payload);
-                }
-            }
-            assert_eq!(heard, payloads.iter().map(|text| (*text).to_owned()).collect(), "{change}");
         }
     })
     .await;

@@ -64,7 +64,7 @@ impl Door {
         };
         match tokio::time::timeout(self.open_max, opening).await {
             Ok(opened) => opened.map_err(|error| store_error(&error)),
-            Err(_) => Err(StoreError::Unreachable(format!("{} could not be opened in time", self.options.get_filename().display()))),
+            Err(_) => Err(self.late()),
         }
     }
 
@@ -76,7 +76,25 @@ impl Door {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .connect_lazy_with(self.options.clone().read_only(true))
+            .connect_lazy_with(self.reading())
+    }
+
+    /// A reading connection outside of the pool.
+    pub(super) async fn reader(&self) -> Result<SqliteConnection, StoreError> {
+        let options = self.reading();
+        let opening = SqliteConnection::connect_with(&options);
+        match tokio::time::timeout(self.open_max, opening).await {
+            Ok(opened) => opened.map_err(|error| store_error(&error)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    fn reading(&self) -> SqliteConnectOptions {
+        self.options.clone().read_only(true)
+    }
+
+    fn late(&self) -> StoreError {
+        StoreError::Unreachable(format!("{} could not be opened in time", self.options.get_filename().display()))
     }
 
     /// Closes a connection and waits until its transaction, if any, is undone.

@@ -1,5 +1,81 @@
 //! Facts as SQLite reads them.
 
+use super::{Sqlite, error::transient_facts, news::SqliteNews};
+use crate::{
+    domain::{facts::CardFile, ids::CardToken},
+    facts::{
+        FactError, FactSource,
+        change::{Change, FactStore, Subject},
+        document::CardDocument,
+    },
+    ledger::{
+        concern,
+        feed::StoreFeed,
+        roster::{self, CardRow, Roster, usable_cards},
+    },
+};
+use futures_util::TryStreamExt;
+use sqlx::Connection;
+use std::{ops::ControlFlow, sync::Arc};
+
+impl FactSource for Sqlite {
+    async fn fetch(&self, card: &CardToken) -> Result<Option<CardFile>, FactError> {
+        let document: Option<String> = sqlx::query_scalar(CARD_DOCUMENT)
+            .bind(card.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|error| transient_facts(&error))?;
+        document.map(|json| CardDocument::parse(json.as_bytes())).transpose()
+    }
+}
+
+impl FactStore for Sqlite {
+    type Feed = StoreFeed<SqliteNews>;
+
+    fn feed(&self) -> Self::Feed {
+        StoreFeed::new(SqliteNews::new(Arc::clone(&self.door)))
+    }
+
+    async fn every_card(&self, mut keep: impl FnMut(CardFile) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
+        // A connection of its own: single reads do not wait for it.
+        let mut reader = self.door.reader().await.map_err(|error| FactError::Unavailable(error.to_string()))?;
+        let handed = every_card(&mut reader, &mut keep).await.map_err(|error| transient_facts(&error));
+        self.door.close(reader).await;
+        handed
+    }
+
+    async fn concerned(&self, subject: &Subject) -> Result<Vec<Change>, FactError> {
+        let rows = sqlx::query_as(concern::query(subject)).bind(concern::token(subject)).bind(concern::limit()).fetch_all(&self.readers);
+        Ok(concern::changes(subject, rows.await.map_err(|error| transient_facts(&error))?))
+    }
+}
+
+async fn every_card(
+    reader: &mut sqlx::SqliteConnection,
+    keep: &mut (impl FnMut(CardFile) -> ControlFlow<()> + Send),
+) -> Result<u64, sqlx::Error> {
+    // Its first read takes the snapshot for all of them.
+    let mut snapshot = reader.begin().await?;
+    let limits = sqlx::query_as(roster::LIMITS).fetch_all(&mut *snapshot).await?;
+    let mut roster = Roster::new(sqlx::query_as(roster::PROGRAMS).fetch_all(&mut *snapshot).await?, limits);
+    let mut handed = 0;
+    let mut rows = sqlx::query_as::<_, CardRow>(EVERY_CARD).fetch(&mut *snapshot);
+    while let Some(row) = rows.try_next().await? {
+        let Some(file) = roster.file(row) else { continue };
+        handed += 1;
+        if keep(file).is_break() {
+            break;
+        }
+    }
+    drop(rows);
+    roster.finish();
+    snapshot.rollback().await?;
+    Ok(handed)
+}
+
+/// Cards that can be used now.
+const EVERY_CARD: &str = usable_cards!("unixepoch() * 1000000");
+
 /// Everything about the card with the token `?`, in one statement and so in one snapshot. No row when there is no such card, or
 /// when what it points at is not there: [`super::statements::COMMIT`] takes the same view of absence.
 pub(super) const CARD_DOCUMENT: &str = "

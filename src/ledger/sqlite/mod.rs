@@ -13,25 +13,19 @@ mod error;
 mod facts;
 mod group;
 mod lock;
+mod news;
 mod settings;
 mod statements;
 mod void;
 
 pub use commit::SqliteLedger;
+pub use news::SqliteNews;
 pub use settings::Settings;
 
-use self::{
-    connect::Door,
-    error::{store_error, transient_facts},
-    lock::DaemonLock,
-};
+use self::{connect::Door, error::store_error, lock::DaemonLock};
 use super::{
     Store,
     store::{SchemaState, StoreError},
-};
-use crate::{
-    domain::{facts::CardFile, ids::CardToken},
-    facts::{FactError, FactSource},
 };
 use sqlx::{Row, SqliteConnection, SqlitePool, migrate::Migrator};
 use std::sync::Arc;
@@ -156,16 +150,5 @@ impl Store for Sqlite {
     async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("select 1").execute(&self.readers).await.map_err(|error| store_error(&error))?;
         Ok(())
-    }
-}
-
-impl FactSource for Sqlite {
-    async fn fetch(&self, card: &CardToken) -> Result<Option<CardFile>, FactError> {
-        let document: Option<String> = sqlx::query_scalar(facts::CARD_DOCUMENT)
-            .bind(card.as_str())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(|error| transient_facts(&error))?;
-        document.map(|json| crate::facts::document::CardDocument::parse(json.as_bytes())).transpose()
     }
 }

@@ -1,6 +1,10 @@
 //! SQLite for the suite, and what only SQLite promises.
 
-use super::fixture::Fixture;
+use super::{
+    fixture::Fixture,
+    news::{Ear, card, program, user},
+    stage::Stage,
+};
 use jitauth::{
     facts::FactSource,
     ledger::{
@@ -211,5 +215,59 @@ async fn every_decision_rests_on_the_facts_of_its_moment() {
     assert_eq!(stage.fixture.rows(unfounded).await, Vec::<String>::new(), "declined as unknown, but it was there");
     let told = "select cast(count(*) as text) from authorizations where reason in (130, 150)";
     assert_ne!(stage.fixture.rows(told).await, ["0"]);
+    stage.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_replacing_insert_takes_away_is_heard() {
+    let Some(stage) = Stage::<SqliteFixture>::new().await else { return };
+    stage.sql("insert into programs (id, token, kind, currency, time_zone) values (2, 'prg_2', 'personal', 'USD', 'UTC')").await;
+    let mut ear = Ear::new(&stage.fixture.store).await;
+    let card_values = "(id, token, user_id, account_id, program_id, expires_at) values (1, 'crd_other', 1, 1, 1, 5)";
+    for (change, gone) in [
+        (format!("insert or replace into cards {card_values}"), card("crd_1", None)),
+        ("insert or replace into users (id, token, program_id) values (1, 'usr_other', 1)".to_owned(), user(1, "usr_1", None)),
+        ("insert or replace into users (id, token, program_id) values (7, 'usr_2', 1)".to_owned(), user(2, "usr_2", None)),
+        (
+            "insert or replace into programs (id, token, kind, currency, time_zone) values (3, 'prg_2', 'personal', 'USD', 'UTC')"
+                .to_owned(),
+            program(2, None),
+        ),
+    ] {
+        stage.sql(&format!("pragma foreign_keys = off; {change}")).await;
+        ear.until(|told| told.change == gone).await;
+    }
+    drop(ear);
+}
+
+#[tokio::test]
+async fn removals_are_remembered_within_bounds() {
+    let Some(stage) = Stage::<SqliteFixture>::new().await else { return };
+    stage
+        .sql(
+            "with recursive n(i) as (select 100 union all select i + 1 from n where i < 1099)
+               insert into cards (id, token, user_id, account_id, program_id, expires_at) select i, 'crd_' || i, 1, 1, 1, 5 from n",
+        )
+        .await;
+    let mut ear = Ear::new(&stage.fixture.store).await;
+    stage.sql("delete from cards where id >= 100").await;
+    ear.until(|told| told.change == jitauth::facts::change::Change::Everything).await;
+    assert_eq!(stage.number("select count(*) from fact_removals").await, 256);
+    drop(ear);
+    stage.finish().await;
+}
+
+#[tokio::test]
+async fn a_cap_below_zero_is_refused() {
+    let Some(stage) = Stage::<SqliteFixture>::new().await else { return };
+    for statement in [
+        "insert into limits (id, owner, owner_id, scope, period, cap_amount) values (50, 'card', 1, 'card', 'day', -1)",
+        "insert into limits (id, owner, owner_id, scope, period, cap_count) values (50, 'card', 1, 'card', 'day', -1)",
+        "update limits set cap_amount = -1 where id = 10",
+        "update limits set cap_count = -1 where id = 10",
+    ] {
+        assert!(stage.fixture.try_sql(statement).await.is_err_and(|error| error.contains("below zero")), "{statement}");
+    }
+    stage.sql("update limits set cap_amount = 0, cap_count = null where id = 10").await;
     stage.finish().await;
 }
