@@ -81,6 +81,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("fred", &["facts::redis"]),
     ("sqlx", &["ledger", "cli::seed", "cli::demo"]),
     ("axum", &["http"]),
+    ("sd_notify", &["app::systemd"]),
     ("hyper", &["http", "cli::daemon", "cli::demo", "bench"]),
     ("hyper_util", &["http", "cli::daemon", "bench"]),
     ("http_body_util", &["http", "cli::daemon", "bench"]),

@@ -1,6 +1,6 @@
 //! The end: nothing new comes in, and everything in flight is answered, confirmed and acked.
 
-use super::AppError;
+use super::{AppError, systemd::Systemd};
 use crate::{
     broker::Broker,
     ledger::Store,
@@ -32,7 +32,7 @@ pub(super) struct Http {
 
 impl<S: Store> Parts<S> {
     /// Stops intake, lets everything in flight be answered, confirmed and acked, and says what became of it all.
-    pub(super) async fn drain(self, drain_timeout: Duration) -> Result<(), AppError> {
+    pub(super) async fn drain(self, drain_timeout: Duration, mut systemd: Systemd) -> Result<(), AppError> {
         let Self { pipeline, running, broker, http, telemetry } = self;
         tracing::info!(event = "draining", in_flight = pipeline.in_flight(), "no new requests are taken");
         let until = Instant::now() + drain_timeout;
@@ -52,8 +52,12 @@ impl<S: Store> Parts<S> {
                 broker.close().await;
             }
             running.finish().await;
-        })
-        .await;
+        });
+        let drained = tokio::select! {
+            biased;
+            drained = drained => drained,
+            never = systemd.draining(until, || watched.in_flight()) => match never {},
+        };
         let tally = telemetry.tally();
         tracing::info!(event = "drained", complete = drained.is_ok(), in_flight = watched.in_flight(), %tally, "ended");
         drained.map_err(|_| AppError::DrainTimedOut {

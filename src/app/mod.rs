@@ -3,12 +3,14 @@
 mod drain;
 mod error;
 mod news;
+mod systemd;
 mod watch;
 
 pub use error::AppError;
 
 use self::{
     drain::{Http, Parts},
+    systemd::Systemd,
     watch::Watch,
 };
 use crate::{
@@ -75,18 +77,19 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     // 6. HTTP is served last: a port that answers means that the rest is there.
     let http = server.map(serve_http);
 
-    let watch = Watch { store, facts: facts.clone(), telemetry: telemetry.clone(), readiness: readiness.clone() };
+    let watch = Watch { store, facts: facts.clone(), telemetry: telemetry.clone(), readiness: readiness.clone(), pulse: running.pulse() };
+    let mut systemd = Systemd::from_environment();
     let address = http.as_ref().map_or_else(|| "off".to_owned(), |http| http.address.clone());
     tracing::info!(event = "started", http = address, store = S::NAME, durability, "waiting for the dependencies");
     tokio::select! {
         biased;
         () = shutdown => {}
         part = running.broken() => return Err(ended_by_itself(part)),
-        part = watch.run(broker.as_ref(), http.as_ref()) => return Err(ended_by_itself(part)),
+        part = watch.run(broker.as_ref(), http.as_ref(), &mut systemd) => return Err(ended_by_itself(part)),
     }
     readiness.drain();
     slow.abort();
-    Parts { pipeline, running, broker, http, telemetry }.drain(config.pipeline.drain_timeout).await
+    Parts { pipeline, running, broker, http, telemetry }.drain(config.pipeline.drain_timeout, systemd).await
 }
 
 async fn schema_is_current<S: Store>(store: &S) -> Result<(), AppError> {

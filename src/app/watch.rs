@@ -1,10 +1,11 @@
 //! Readiness, kept true to the dependencies.
 
-use super::drain::Http;
+use super::{drain::Http, systemd::Systemd};
 use crate::{
     broker::Broker,
     facts::tiered::FactTiers,
     ledger::Store,
+    pipeline::Pulse,
     telemetry::{Readiness, Telemetry, events::Dependency, readiness::Check},
 };
 use std::time::Duration;
@@ -22,11 +23,12 @@ pub(super) struct Watch<S> {
     pub(super) facts: FactTiers<S>,
     pub(super) telemetry: Telemetry,
     pub(super) readiness: Readiness,
+    pub(super) pulse: Pulse,
 }
 
 impl<S: Store> Watch<S> {
     /// Looks, for ever; says once that the daemon is ready. Returns the name of a part that ended by itself.
-    pub(super) async fn run(self, broker: Option<&Broker>, http: Option<&Http>) -> &'static str {
+    pub(super) async fn run(mut self, broker: Option<&Broker>, http: Option<&Http>, systemd: &mut Systemd) -> &'static str {
         let address = http.map_or("off", |http| http.address.as_str());
         let store = self.readiness.check("store");
         let broker = broker.map(|broker| (broker, self.readiness.check("broker")));
@@ -47,11 +49,20 @@ impl<S: Store> Watch<S> {
                 self.note(check, Dependency::Broker, failed);
             }
             self.facts.tell_size();
-            if self.readiness.is_ready() && !announced {
+            let ready = self.readiness.is_ready();
+            if ready && !announced {
                 announced = true;
                 tracing::info!(event = "ready", http = address, "taking requests");
             }
+            systemd.turned(self.pulse.stuck(), ready, &self.failing(), &self.telemetry).await;
         }
+    }
+
+    /// The checks that do not pass, for a person.
+    fn failing(&self) -> String {
+        let checks = self.readiness.checks();
+        let failing: Vec<_> = checks.iter().filter(|check| !check.ok).map(|check| format!("{} ({})", check.name, check.detail)).collect();
+        failing.join(", ")
     }
 
     async fn look_at_store(&self, check: &Check) {

@@ -22,6 +22,7 @@ pub mod gather;
 mod job;
 mod lane;
 mod late;
+mod pulse;
 mod queue;
 mod running;
 mod settings;
@@ -31,6 +32,7 @@ pub use gather::Pipeline;
 #[cfg(test)]
 pub(crate) use job::DeskOrder;
 pub use job::{Answer, FreshApproval, Intake, Job, Requester};
+pub use pulse::Pulse;
 pub use running::Running;
 pub use settings::Settings;
 
@@ -55,13 +57,16 @@ pub fn start<L: Ledger, S: FactSource>(
     let desk = late::LateDesk::new(ledger(), orders, desk_sender.downgrade(), wall.clone(), telemetry.clone());
     let mut lanes = JoinSet::new();
     let mut senders = Vec::with_capacity(settings.lanes);
+    let mut pulse = Pulse::default();
     for _ in 0..settings.lanes {
         let (sender, arrivals) = mpsc::channel(settings.lane_queue_max.max(1));
+        let taken = pulse::Taken::default();
+        pulse.watch(&sender, taken.clone());
         senders.push(sender);
         let lane = lane::Lane {
             ledger: ledger(),
             facts: facts.clone(),
-            queue: queue::Queue::new(arrivals, settings.lane_queue_max, settings.shed_before, declines.clone()),
+            queue: queue::Queue::new((arrivals, taken), settings.lane_queue_max, settings.shed_before, declines.clone()),
             book: book::Book::new(settings.book_accounts_max, settings.book_counters_max),
             calendars: calendar::Calendars::default(),
             declines: declines.clone(),
@@ -75,7 +80,7 @@ pub fn start<L: Ledger, S: FactSource>(
     }
     let in_flight = drain::InFlight::new(settings.in_flight_max, telemetry.clone());
     let inner = gather::Inner { settings, facts, lanes: senders, declines, in_flight };
-    (Pipeline::new(inner), Running::new(lanes, desk.run()))
+    (Pipeline::new(inner), Running::new(lanes, desk.run(), pulse))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What waits in front of a lane, and what becomes of it when the lane is stuck.
 
-use super::{batch::Ready, decline::Declines};
+use super::{batch::Ready, decline::Declines, pulse::Taken};
 use crate::domain::{ids::RequestId, reason::Reason};
 use std::{
     collections::{HashSet, VecDeque},
@@ -11,6 +11,7 @@ use tokio::{sync::mpsc, time::Instant};
 /// A lane's queue. Bounded; requests whose deadline comes near while the lane waits for the store are declined from here.
 pub(super) struct Queue {
     arrivals: mpsc::Receiver<Ready>,
+    taken: Taken,
     waiting: VecDeque<Ready>,
     waiting_max: usize,
     shed_before: Duration,
@@ -22,8 +23,14 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(arrivals: mpsc::Receiver<Ready>, waiting_max: usize, shed_before: Duration, declines: Declines) -> Self {
-        Self { arrivals, waiting: VecDeque::new(), waiting_max, shed_before, next_due: None, at_work: HashSet::new(), declines }
+    /// A queue of what comes out of a channel, with the count of it.
+    pub(super) fn new(
+        (arrivals, taken): (mpsc::Receiver<Ready>, Taken),
+        waiting_max: usize,
+        shed_before: Duration,
+        declines: Declines,
+    ) -> Self {
+        Self { arrivals, taken, waiting: VecDeque::new(), waiting_max, shed_before, next_due: None, at_work: HashSet::new(), declines }
     }
 
     /// The next batch: whatever has queued up, at most `batch_max`. Waits for the first; `None` once all senders are gone.
@@ -60,6 +67,7 @@ impl Queue {
     }
 
     fn push(&mut self, ready: Ready) {
+        self.taken.one();
         // Its id may have been shed while it was on its way here.
         let Ready { job, known, queued, slot } = ready;
         let Some(job) = self.declines.recall(job, Instant::now()) else { return };

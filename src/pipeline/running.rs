@@ -1,5 +1,6 @@
 //! The tasks of a pipeline: watched while it runs, ended in order.
 
+use super::Pulse;
 use tokio::task::JoinSet;
 
 /// The tasks of a running pipeline.
@@ -7,13 +8,20 @@ pub struct Running {
     lanes: JoinSet<()>,
     /// One task; a set can be asked again after it has ended.
     desk: JoinSet<()>,
+    pulse: Pulse,
 }
 
 impl Running {
-    pub(super) fn new(lanes: JoinSet<()>, desk: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(super) fn new(lanes: JoinSet<()>, desk: impl Future<Output = ()> + Send + 'static, pulse: Pulse) -> Self {
         let mut set = JoinSet::new();
         set.spawn(desk);
-        Self { lanes, desk: set }
+        Self { lanes, desk: set, pulse }
+    }
+
+    /// Tells whether the lanes turn.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Resolves with the name of a part that has ended, which none does by itself: a bug. What it had in hand is not answered, or
@@ -47,7 +55,7 @@ mod tests {
         let mut lanes = JoinSet::new();
         lanes.spawn(pending());
         lanes.spawn(lane);
-        let mut running = Running::new(lanes, desk);
+        let mut running = Running::new(lanes, desk, Pulse::default());
         assert_eq!(timeout(Duration::from_secs(3600), running.broken()).await.ok(), broken);
     }
 

@@ -24,4 +24,5 @@ mod stands_on_its_own_services;
 mod store_restarts;
 mod support;
 mod survives_kill_9;
+mod tells_systemd;
 mod traffic;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod model;
+mod pulse;
 
 use self::model::{Fault, Model, Poison};
 use super::{Answer, FreshApproval, Intake, Job, Pipeline, Requester, Running, Settings, WallClock};
@@ -33,7 +34,7 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 struct Rig {
     model: Model,
     pipeline: Pipeline<Model>,
-    _running: Running,
+    running: Running,
 }
 
 /// The receiving end of a request.
@@ -68,13 +69,12 @@ fn rig() -> Rig {
         drain_timeout: MS(1000),
     };
     let memory = memory::Settings { bytes_max: 1 << 20, ttl: MS(3_600_000), absent_ttl: MS(3_600_000) };
-    let (model, telemetry) = (Model::default(), Telemetry::default());
-    let started = Instant::now();
+    let (model, telemetry, started) = (Model::default(), Telemetry::default(), Instant::now());
     let wall: WallClock = Arc::new(move || Timestamp(1_772_619_307_000_000 + i64::try_from(started.elapsed().as_micros()).unwrap()));
     let facts = FactTiers::new(Memory::new(memory), None, model.clone(), telemetry.clone());
     let ledger = model.clone();
     let (pipeline, running) = super::start(settings, facts, || ledger.clone(), &wall, &telemetry);
-    Rig { model, pipeline, _running: running }
+    Rig { model, pipeline, running }
 }
 
 impl Rig {
