@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use std::{sync::mpsc, time::Duration};
 
-    struct Hears(mpsc::Sender<Answer>);
+    struct Hears(mpsc::SyncSender<Answer>);
 
     impl Requester for Hears {
         fn answer(self: Box<Self>, answer: Answer) {
@@ -171,7 +171,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_said_is_forgotten_at_its_deadline_and_then_costs_nothing() {
         let declines = Declines::new(Arc::new(|| Timestamp(1)), Telemetry::default(), 8);
-        let (said, answers) = mpsc::channel();
+        let (said, answers) = mpsc::sync_channel(8);
         let start = Instant::now();
         let job = |id: &str, deadline_ms| {
             let body = format!(
