@@ -3,6 +3,7 @@
 mod drain;
 mod error;
 mod news;
+mod profiler;
 mod systemd;
 mod watch;
 
@@ -10,6 +11,7 @@ pub use error::AppError;
 
 use self::{
     drain::{Http, Parts},
+    profiler::Profiler,
     systemd::Systemd,
     watch::Watch,
 };
@@ -21,7 +23,7 @@ use crate::{
     http,
     ledger::{SchemaState, Store, postgres::Postgres, sqlite::Sqlite},
     pipeline::{self, Pipeline, WallClock},
-    telemetry::{self, Readiness, Telemetry, events::Dependency},
+    telemetry::{Reports, Telemetry, events::Dependency},
 };
 use std::{
     sync::Arc,
@@ -46,16 +48,17 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 }
 
 async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-    let telemetry = config.broker.as_ref().map_or_else(Telemetry::default, |broker| Telemetry::for_queue(&broker.request_queue));
+    let queue = config.broker.as_ref().map(|broker| broker.request_queue.as_str());
+    let telemetry = Telemetry::new(queue, &config.telemetry);
     let readiness = telemetry.readiness();
     let wall: WallClock = Arc::new(wall_now);
     telemetry.in_flight_limit(config.pipeline.in_flight_max);
     telemetry.expects(Dependency::Store);
-    let slow = tokio::spawn(telemetry::slow::report(telemetry.clone()));
 
     // 1. The store owns the money: without the right schema nothing starts.
     schema_is_current(&store).await?;
     let durability = store.durability().await?;
+    let profiler = Profiler::start(&config, S::NAME, &durability, &telemetry);
 
     // 2. Facts: memory, then Redis, then the store.
     if config.redis.is_some() {
@@ -69,10 +72,10 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let (pipeline, mut running) = pipeline::start(config.pipeline, facts.clone(), || store.ledger(), &wall, &telemetry);
 
     // 4. The port. It can be somebody else's, so it is taken before a delivery is: what is decided must not be left unsent.
-    let server = bind_http(&config, &pipeline, &telemetry, &readiness).await?;
+    let server = bind_http(&config, &pipeline, &telemetry, &profiler.reports).await?;
 
     // 5. The broker, on a topology that is as it should be. From here on nothing can fail any more.
-    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(facts.clone())).await?;
+    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(facts.clone(), &telemetry)).await?;
 
     // 6. HTTP is served last: a port that answers means that the rest is there.
     let http = server.map(serve_http);
@@ -88,8 +91,9 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
         part = watch.run(broker.as_ref(), http.as_ref(), &mut systemd) => return Err(ended_by_itself(part)),
     }
     readiness.drain();
-    slow.abort();
-    Parts { pipeline, running, broker, http, telemetry }.drain(config.pipeline.drain_timeout, systemd).await
+    let drained = Parts { pipeline, running, broker, http, telemetry }.drain(config.pipeline.drain_timeout, systemd).await;
+    profiler.finish().await;
+    drained
 }
 
 async fn schema_is_current<S: Store>(store: &S) -> Result<(), AppError> {
@@ -136,13 +140,14 @@ async fn bind_http<S: Store>(
     config: &Config,
     pipeline: &Pipeline<S>,
     telemetry: &Telemetry,
-    readiness: &Readiness,
+    reports: &Reports,
 ) -> Result<Option<http::Server<Pipeline<S>>>, AppError> {
     let Some(settings) = config.http.clone() else { return Ok(None) };
     let parts = http::Parts {
         intake: pipeline.clone(),
         telemetry: telemetry.clone(),
-        readiness: readiness.clone(),
+        readiness: telemetry.readiness(),
+        reports: reports.clone(),
         deadline_default: config.pipeline.deadline_default,
         deadline_reserve: config.pipeline.deadline_reserve,
     };

@@ -1,10 +1,11 @@
-//! What other systems say about changed facts, brought to the caches.
+//! What other systems say about changed facts, brought to the caches; and our alerts, brought to the broker.
 
 use crate::{
-    broker::events::EventPorts,
+    broker::events::{EventPorts, Outgoing},
     codec::event::FactEvent,
     domain::facts::Subject,
     facts::{FactSource, tiered::FactTiers},
+    telemetry::Telemetry,
 };
 use tokio::sync::mpsc;
 
@@ -13,10 +14,22 @@ const EVENTS_WAITING_MAX: usize = 256;
 /// Events between us and the broker; an alert that finds no room is in the log only.
 const TOLD_WAITING_MAX: usize = 64;
 
-/// The ports of the broker, with the caches at the other end.
-pub(super) fn ports<S: FactSource>(facts: FactTiers<S>) -> EventPorts {
+/// The routing key of an alert.
+const ALERT_KEY: &str = "latency.alert";
+
+/// The ports of the broker, with the caches and the alerts at the other end.
+pub(super) fn ports<S: FactSource>(facts: FactTiers<S>, telemetry: &Telemetry) -> EventPorts {
     let (heard, mut events) = mpsc::channel::<FactEvent>(EVENTS_WAITING_MAX);
-    let (_tell, told) = mpsc::channel(TOLD_WAITING_MAX);
+    let (tell, told) = mpsc::channel(TOLD_WAITING_MAX);
+    if let Some(mut alerts) = telemetry.take_alerts() {
+        tokio::spawn(async move {
+            while let Some(alert) = alerts.recv().await {
+                if tell.send(Outgoing { key: ALERT_KEY, body: alert.body }).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             if let Subject::Card(token) = event.subject {

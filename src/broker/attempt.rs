@@ -2,10 +2,12 @@
 
 use super::{
     connection::{LOOK_EVERY, Link},
+    envelope::Told,
     error::refused_on_channel,
     publisher::{Load, Parcel},
+    ticket::About,
 };
-use crate::telemetry::{Recorder, Span, Spans, Telemetry, events::PublishOutcome};
+use crate::telemetry::{Answered, Recorder, Span, Spans, Telemetry, events::PublishOutcome};
 use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
@@ -88,8 +90,14 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
     if let Some(told) = told {
         around.telemetry.published(told);
     }
-    if let (Fate::Confirmed, Load::Answer(_), Some(written)) = (fate, &parcel.load, written) {
-        record(&around.recorder, parcel.ticket.about.received, begun, written);
+    if let (Load::Answer(answer), Some(written)) = (&parcel.load, written) {
+        let about = &parcel.ticket.about;
+        if fate == Fate::Confirmed {
+            around.recorder.record(&after_decision(&answer.told, about, written));
+        }
+        if matches!(fate, Fate::Confirmed | Fate::Unknown) {
+            tell(&around.telemetry, &answer.told, about, written);
+        }
     }
     let channel = channel.status().connected().then_some(channel).filter(|_| told != Some(PublishOutcome::Timeout));
     Attempted { parcel, fate, channel }
@@ -109,12 +117,23 @@ fn judge(outcome: Option<lapin::Result<Confirmation>>) -> (Fate, Option<PublishO
     }
 }
 
-fn record(recorder: &Recorder, received: Instant, begun: Instant, written: Instant) {
+/// The spans that the publisher measures; the lane has recorded the others.
+fn after_decision(told: &Told, about: &About, written: Instant) -> Spans {
     let mut spans = Spans::default();
-    spans.set(Span::Publish, written - begun);
+    spans.set(Span::Publish, written.saturating_duration_since(told.at));
     spans.set(Span::Confirm, written.elapsed());
-    spans.set(Span::Total, written - received);
-    recorder.record(&spans);
+    spans.set(Span::Total, written.saturating_duration_since(about.received));
+    spans
+}
+
+/// Tells telemetry of an answer that was written, with all of its spans.
+pub(super) fn tell(telemetry: &Telemetry, told: &Told, about: &About, written: Instant) {
+    let mut spans = told.spans;
+    for (span, us) in after_decision(told, about, written).iter() {
+        spans.set(span, Duration::from_micros(us.into()));
+    }
+    let id = about.id.as_ref().map_or("unknown", ShortString::as_str);
+    telemetry.answered(&Answered { id, decision: told.decision, reason: told.reason, spans: &spans });
 }
 
 impl Parcel {

@@ -3,7 +3,7 @@
 use super::{ticket::Ticket, topology::short};
 use crate::{
     codec::{dead_letter::DeadLetterReason, pan, timestamp},
-    domain::time::Timestamp,
+    domain::{decision::Decision, reason::Reason, time::Timestamp},
     pipeline::{Answer, FreshApproval},
     telemetry::{Span, Spans},
 };
@@ -14,6 +14,7 @@ use lapin::{
 };
 use sha2::{Digest as _, Sha256};
 use std::{fmt::Write as _, sync::Arc};
+use tokio::time::Instant;
 
 const PERSISTENT: u8 = 2;
 /// Original headers are kept up to about this size. All headers of a message must fit into one frame (128 KiB by default),
@@ -35,6 +36,18 @@ pub(super) struct Response {
     pub(super) fresh: Option<FreshApproval>,
     /// For bad input: the reason and detail it is dead-lettered with after the answer.
     pub(super) then: Option<(DeadLetterReason, String)>,
+    pub(super) told: Box<Told>,
+}
+
+/// What is told about an answer once it was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) decision: Decision,
+    pub(super) reason: Option<Reason>,
+    /// What was measured before it was handed to the publisher.
+    pub(super) spans: Spans,
+    /// When that was.
+    pub(super) at: Instant,
 }
 
 /// A dead letter, ready to be published.
@@ -55,7 +68,9 @@ pub(super) fn response(ticket: &Ticket, answer: Answer) -> Response {
     if let Some(correlation) = ticket.correlation() {
         properties = properties.with_correlation_id(correlation);
     }
-    Response { body: answer.body, properties, fresh: answer.fresh, then: None }
+    let Answer { body, decision, reason, spans, fresh, .. } = answer;
+    let told = Told { decision, reason, spans, at: Instant::now() };
+    Response { body, properties, fresh, then: None, told: Box::new(told) }
 }
 
 fn response_headers(replayed: bool, journaled: bool, spans: &Spans) -> FieldTable {

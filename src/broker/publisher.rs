@@ -223,7 +223,8 @@ impl Publisher {
     /// Has an approval taken back that was certainly not sent; the requester is answered with what stands then.
     fn take_back(&mut self, parcel: Parcel) {
         let Parcel { ticket, load } = parcel;
-        if let Load::Answer(Response { fresh: Some(fresh), .. }) = load {
+        if let Load::Answer(Response { fresh: Some(fresh), told, .. }) = load {
+            attempt::tell(&self.around.telemetry, &told, &ticket.about, Instant::now());
             if ticket.usable() {
                 fresh.void(Some(Box::new(ticket)));
             } else {

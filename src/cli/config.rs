@@ -99,7 +99,7 @@ mod tests {
     fn what_is_shown_can_be_loaded_again_and_says_where_each_value_is_from() {
         let config = config();
         let (plain, origins) = (as_toml(&config, false), as_toml(&config, true));
-        assert!(plain.starts_with(&format!("# profile services, fingerprint {}\n\n[broker]\n", config.fingerprint())), "{plain}");
+        assert!(plain.starts_with(&format!("# profile services, fingerprint {}\n\n[alerts]\n", config.fingerprint())), "{plain}");
         assert!(plain.contains("\n[pipeline]\nbatch_max = 7\n") && plain.contains("\nurl = \"(secret)\"\n"), "{plain}");
         for part in [
             "\nbatch_max = 7              # JITAUTH_PIPELINE__BATCH_MAX\n",

@@ -10,7 +10,6 @@
 mod layer;
 mod link;
 mod problem;
-mod promise;
 mod reader;
 mod relations;
 mod resolve;
@@ -19,8 +18,8 @@ mod schema;
 mod tests;
 mod value;
 
+pub use crate::telemetry::{Budget, Promise};
 pub use problem::{Origin, Problem, Problems};
-pub use promise::{Budget, Promise};
 
 use crate::{broker, facts, http, ledger, pipeline, telemetry};
 use layer::Layer;
@@ -104,6 +103,8 @@ pub struct Config {
     pub pipeline: pipeline::Settings,
     /// Logging.
     pub log: telemetry::log::Settings,
+    /// Latency alerts, and what is kept for reports.
+    pub telemetry: telemetry::Settings,
     /// What latency is promised.
     pub promise: Promise,
     safety: Safety,

@@ -33,6 +33,11 @@ impl Relations<'_> {
         if config.store == StoreKind::Postgres {
             self.at_most("postgres.pool_min", "postgres.pool_max", "the first is kept open, the second is the bound");
         }
+        self.at_most("alerts.warning_ms", "alerts.critical_ms", "what is critical is worth a warning");
+        self.at_most("alerts.queue_warning_ms", "alerts.queue_critical_ms", "what is critical is worth a warning");
+        if config.telemetry.report.directory.is_some() {
+            self.at_most("report.file_max_mib", "report.directory_max_mib", "one file must fit");
+        }
         let pipeline = &config.pipeline;
         let mut edges = Vec::new();
         if let Some(broker) = &config.broker {

@@ -4,7 +4,6 @@ use super::{
     Config, StoreKind,
     layer::{read_file, without_newline},
     link::{self, Kind, Link},
-    promise::{Budget, Promise},
     reader::Reader,
 };
 use crate::{
@@ -16,11 +15,12 @@ use crate::{
     http,
     ledger::{postgres, sqlite},
     pipeline,
-    telemetry::{events::Path, log},
+    telemetry::{self, Budget, Promise, alerts, events::Path, log, report},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path as FilePath, PathBuf},
+    time::Duration,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -48,6 +48,7 @@ pub(super) fn resolve(r: &mut Reader<'_>, profile: &str, cores: usize) -> Config
         pipeline,
         safety: Safety { default_passwords: r.flag("safety.allow_default_passwords"), plaintext: plaintext(r) },
         log: log(r),
+        telemetry: telemetry::Settings { alerts: alerts(r), report: report(r) },
         promise: promise(r),
         effective: Vec::new(),
         fingerprint: String::new(),
@@ -228,6 +229,30 @@ fn log(r: &mut Reader<'_>) -> log::Settings {
         r.refuse("log.filter", &format!("must be a filter such as \"info\" or \"info,jitauth=debug\": {error}"));
     }
     settings
+}
+
+fn alerts(r: &mut Reader<'_>) -> alerts::Settings {
+    alerts::Settings {
+        warning: r.millis("alerts.warning_ms", 1..=LINK_MS, ""),
+        critical: r.millis("alerts.critical_ms", 1..=LINK_MS, ""),
+        queue_warning: r.millis("alerts.queue_warning_ms", 1..=LONG_MS, ""),
+        queue_critical: r.millis("alerts.queue_critical_ms", 1..=LONG_MS, ""),
+        stall: r.millis("alerts.stall_ms", 250..=LONG_MS, "it is looked for four times a second"),
+        every: r.seconds("alerts.every_s", 1..=3600, ""),
+    }
+}
+
+fn report(r: &mut Reader<'_>) -> report::Settings {
+    let directory = r.text("report.directory");
+    report::Settings {
+        interval: r.seconds("report.interval_s", 1..=3600, ""),
+        kept_max: r.whole("report.kept_max", 1..=100_000, "an interval takes some kilobytes of memory"),
+        directory: (!directory.is_empty()).then(|| PathBuf::from(directory)),
+        file_bytes_max: r.whole::<u64>("report.file_max_mib", 1..=1024, "") << 20,
+        keep: Duration::from_secs(DAY_S * r.whole::<u64>("report.keep_days", 1..=3650, "")),
+        directory_bytes_max: r.whole::<u64>("report.directory_max_mib", 1..=1_048_576, "") << 20,
+        slowest_max: r.whole("report.slowest_max", 0..=1000, ""),
+    }
 }
 
 fn promise(r: &mut Reader<'_>) -> Promise {

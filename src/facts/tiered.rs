@@ -27,13 +27,25 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 use tokio::{task::JoinError, time::Instant};
 
 /// What a tier knows about a token: a card, or that there is none.
 pub type Found = Option<CardFile>;
 
-type Flight = Shared<BoxFuture<'static, Result<Found, FactError>>>;
+/// What a read of facts found, and where its time went.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// What was found.
+    pub found: Found,
+    /// How long Redis was waited for.
+    pub redis: Duration,
+    /// How long the store was waited for.
+    pub store: Duration,
+}
+
+type Flight = Shared<BoxFuture<'static, Result<Read, FactError>>>;
 
 /// Memory, Redis and the store, asked in this order. Cheap to clone.
 pub struct FactTiers<S> {
@@ -74,7 +86,7 @@ impl<S: FactSource> FactTiers<S> {
     ///
     /// # Errors
     /// [`FactError`] when the store cannot be read. A failing Redis is no error.
-    pub async fn lookup(&self, token: &CardToken) -> Result<Found, FactError> {
+    pub async fn lookup(&self, token: &CardToken) -> Result<Read, FactError> {
         let flight = {
             let mut flights = self.inner.flights.lock();
             match flights.get(token) {
@@ -162,17 +174,21 @@ impl<S> Drop for Landing<S> {
     }
 }
 
-fn landed(ended: Result<Result<Found, FactError>, JoinError>) -> Result<Found, FactError> {
+fn landed(ended: Result<Result<Read, FactError>, JoinError>) -> Result<Read, FactError> {
     ended.unwrap_or_else(|error| Err(FactError::Unavailable(format!("the read did not end well: {error}"))))
 }
 
 impl<S: FactSource> Inner<S> {
-    async fn fly(self: Arc<Self>, token: CardToken, number: u64) -> Result<Found, FactError> {
+    async fn fly(self: Arc<Self>, token: CardToken, number: u64) -> Result<Read, FactError> {
         let landing = Landing { inner: self, token, number };
-        match landing.inner.redis_file(&landing.token).await {
-            Some(file) => Ok(Some(file)),
-            None => landing.inner.fetch(&landing.token).await,
-        }
+        let began = Instant::now();
+        let from_redis = landing.inner.redis_file(&landing.token).await;
+        let redis = began.elapsed();
+        let found = match from_redis {
+            Some(file) => Some(file),
+            None => landing.inner.fetch(&landing.token).await?,
+        };
+        Ok(Read { found, redis, store: began.elapsed().saturating_sub(redis) })
     }
 
     fn peek(&self, token: &CardToken, spans: &mut Spans) -> Option<Found> {

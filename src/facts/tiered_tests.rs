@@ -44,8 +44,8 @@ fn tiers() -> (FactTiers<Source>, Source) {
     (FactTiers::new(Memory::new(settings), None, source.clone(), Telemetry::default()), source)
 }
 
-fn version(found: &Result<Found, FactError>) -> i64 {
-    found.as_ref().unwrap().as_ref().unwrap().card.version
+fn version(read: &Result<Read, FactError>) -> i64 {
+    read.as_ref().unwrap().found.as_ref().unwrap().card.version
 }
 
 fn seen(tiers: &FactTiers<Source>) -> Option<i64> {

@@ -12,7 +12,7 @@ use crate::{
     codec::request::{self, DecodeError, Decoded},
     domain::{reason::Reason, time::Timestamp},
     pipeline::{Intake, Job, deadline::deadline},
-    telemetry::{Readiness, Span, Spans, Telemetry},
+    telemetry::{Readiness, Reports, Span, Spans, Telemetry},
 };
 use axum::{
     extract::{Extension, Request, State},
@@ -33,6 +33,7 @@ pub(super) struct Edge<I> {
     pub(super) intake: I,
     pub(super) telemetry: Telemetry,
     pub(super) readiness: Readiness,
+    pub(super) reports: Reports,
     pub(super) token: Option<Token>,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) scrape_turn: Arc<Semaphore>,
@@ -48,6 +49,7 @@ impl<I: Intake> Edge<I> {
             intake: parts.intake,
             telemetry: parts.telemetry,
             readiness: parts.readiness,
+            reports: parts.reports,
             token: settings.token.as_deref().map(Token::new),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             scrape_turn: Arc::new(Semaphore::new(1)),
@@ -140,9 +142,10 @@ pub(super) async fn authorize<I: Intake>(
         return edge.shed(&decoded, "in_flight_max reached");
     };
     let (requester, answer) = Waiting::new(permit);
+    let id = decoded.request.id.clone();
     edge.intake.submit(Job { request: decoded.request, received, deadline, spans, lossy_reply: false, redelivered: false, requester });
     match sendable(answer).await {
-        Some(arrived) => arrived.into_response(outbox, received),
+        Some(arrived) => arrived.into_response(id, outbox, received),
         None => undecided(),
     }
 }
@@ -159,7 +162,7 @@ fn closing(mut response: Response) -> Response {
 }
 
 /// The wall clock, read at the edge only.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -99,13 +99,17 @@ pub(super) async fn sendable(mut answer: oneshot::Receiver<Arrived>) -> Option<A
 
 impl Arrived {
     /// The response that carries the answer.
-    pub(super) fn into_response(self, outbox: Outbox, received: Instant) -> Response {
+    pub(super) fn into_response(self, id: RequestId, outbox: Outbox, received: Instant) -> Response {
         let Self { answer, fresh, at, permit } = self;
         let Answer { body, decision, reason, replayed, journaled, spans, .. } = answer;
         let conflict = reason == Some(Reason::DuplicateConflict);
         let mut response = Response::new(Body::new(Reply {
             bytes: Some(Bytes::from_owner(body)),
-            sending: Some(Sending { fresh, outgoing: Outgoing { fresh: None, decision, reason, spans, received, answered: at }, outbox }),
+            sending: Some(Sending {
+                fresh,
+                outgoing: Outgoing { fresh: None, id, decision, reason, spans, received, answered: at },
+                outbox,
+            }),
             _permit: permit,
         }));
         *response.status_mut() = if conflict { StatusCode::CONFLICT } else { StatusCode::OK };

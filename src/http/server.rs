@@ -3,12 +3,13 @@
 use super::{
     auth, health,
     ingress::{self, Edge},
+    report,
     settings::Settings,
     wire::{Outbox, Wire},
 };
 use crate::{
     pipeline::Intake,
-    telemetry::{Readiness, Recorder, Telemetry},
+    telemetry::{Readiness, Recorder, Reports, Telemetry},
 };
 use axum::{
     Router,
@@ -51,6 +52,8 @@ pub struct Parts<I> {
     pub telemetry: Telemetry,
     /// What `/ready` answers.
     pub readiness: Readiness,
+    /// What `/report` answers.
+    pub reports: Reports,
     /// Deadline of a request that names none.
     pub deadline_default: Duration,
     /// Taken off every deadline for the way back.
@@ -234,12 +237,16 @@ fn router<I: Intake>(edge: Arc<Edge<I>>) -> Router {
     let guarded = Router::new()
         .route("/v1/authorizations", post(ingress::authorize::<I>))
         .route("/metrics", get(health::metrics::<I>))
+        .route("/report", get(report::report::<I>))
         .fallback(unknown_path)
         .layer(from_fn_with_state(Arc::clone(&edge), guard));
-    let open = Router::new().route("/livez", get(health::livez)).route("/ready", get(health::ready::<I>));
+    let open = Router::new()
+        .route("/livez", get(health::livez))
+        .route("/ready", get(health::ready::<I>))
+        .route("/health", get(report::health::<I>));
     open.merge(guarded).with_state(edge)
 }
 
 async fn unknown_path() -> (StatusCode, &'static str) {
-    (StatusCode::NOT_FOUND, "no such path; there are POST /v1/authorizations and GET /livez, /ready, /metrics\n")
+    (StatusCode::NOT_FOUND, "no such path; there are POST /v1/authorizations and GET /livez, /ready, /health, /metrics, /report\n")
 }

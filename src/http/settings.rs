@@ -7,7 +7,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 pub struct Settings {
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Bearer token asked of every request but `/livez` and `/ready`; required off loopback. Never logged.
+    /// Bearer token asked of every request but `/livez`, `/ready` and `/health`; required off loopback. Never logged.
     pub token: Option<String>,
     /// Authorizations in work at once; one more is declined `system_unavailable`.
     pub in_flight_max: usize,

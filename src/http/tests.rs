@@ -6,7 +6,7 @@ use super::{BindError, Parts, Server, Settings};
 use crate::{
     domain::{decision::Decision, ids::RequestId, reason::Reason},
     pipeline::{Answer, DeskOrder, FreshApproval, Intake, Job, Requester},
-    telemetry::{Exposition, Readiness, Span, Telemetry},
+    telemetry::{Exposition, Readiness, Reports, Span, Telemetry},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -59,6 +59,7 @@ async fn daemon(change: impl FnOnce(&mut Settings)) -> Daemon {
         intake: Pipeline(intake),
         telemetry: telemetry.clone(),
         readiness: readiness.clone(),
+        reports: reports(&telemetry),
         deadline_default: Duration::from_secs(2),
         deadline_reserve: Duration::from_millis(50),
     };
@@ -139,6 +140,10 @@ fn post(body: &str) -> String {
 
 fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
+}
+
+fn reports(telemetry: &Telemetry) -> Reports {
+    Reports::new(Default::default(), Default::default(), telemetry.clone())
 }
 
 fn request(id: &str) -> String {
@@ -286,6 +291,7 @@ async fn nobody_listens_to_the_world_without_a_token() {
         intake: Pipeline(intake),
         telemetry: Telemetry::default(),
         readiness: Readiness::default(),
+        reports: reports(&Telemetry::default()),
         deadline_default: PATIENCE,
         deadline_reserve: Duration::ZERO,
     };
@@ -365,6 +371,7 @@ async fn an_approval_caught_between_library_and_socket_is_unheard() {
     let now = Instant::now();
     outbox.push(super::wire::Outgoing {
         fresh: Some(approval),
+        id: RequestId::new("auth-1").expect("an id"),
         decision: Decision::Approved,
         reason: None,
         spans: Default::default(),

@@ -4,9 +4,9 @@
 //! took are certainly unsent; once a flush succeeds they are on their way; a connection that dies in between leaves their fate unknown.
 
 use crate::{
-    domain::{decision::Decision, reason::Reason},
+    domain::{decision::Decision, ids::RequestId, reason::Reason},
     pipeline::FreshApproval,
-    telemetry::{Recorder, Span, Spans, Telemetry},
+    telemetry::{Answered, Recorder, Span, Spans, Telemetry},
 };
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,7 @@ use tokio::{
 pub(super) struct Outgoing {
     /// Dropped unsaid, as when the connection dies, it counts as unheard.
     pub(super) fresh: Option<FreshApproval>,
+    pub(super) id: RequestId,
     pub(super) decision: Decision,
     pub(super) reason: Option<Reason>,
     pub(super) spans: Spans,
@@ -58,7 +59,7 @@ impl Outbox {
             return;
         }
         let now = Instant::now();
-        for Outgoing { fresh, decision, reason, mut spans, received, answered } in written {
+        for Outgoing { fresh, id, decision, reason, mut spans, received, answered } in written {
             if let Some(fresh) = fresh {
                 fresh.heard();
             }
@@ -69,7 +70,7 @@ impl Outbox {
                 spans.set(span, now.saturating_duration_since(since));
             }
             self.recorder.record(&tail);
-            self.telemetry.answered(decision, reason, &spans);
+            self.telemetry.answered(&Answered { id: id.as_str(), decision, reason, spans: &spans });
         }
     }
 }

@@ -25,6 +25,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write,
     sync::Arc,
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -35,6 +36,26 @@ pub(super) struct Ready {
     pub(super) queued: Instant,
     /// The job's place among those in flight; given back when it is answered.
     pub(super) slot: Slot,
+}
+
+impl Ready {
+    /// The lane begins to work on it: what it waited until now was the lane. Told again, of a batch that was halved, it says nothing new.
+    pub(super) fn at_work(&mut self, now: Instant) {
+        if self.job.spans.get(Span::Lane).is_none() {
+            self.job.spans.set(Span::Lane, now.saturating_duration_since(self.queued));
+        }
+    }
+
+    /// The lane is done with it, however that ended: what it took since it began was the commit, with all tries.
+    pub(super) fn done(&mut self, now: Instant) {
+        let lane = Duration::from_micros(self.job.spans.get(Span::Lane).unwrap_or(0).into());
+        self.job.spans.set(Span::Commit, now.saturating_duration_since(self.queued).saturating_sub(lane));
+    }
+
+    /// It was given up before the lane began to work on it.
+    pub(super) fn given_up(&mut self, now: Instant) {
+        self.job.spans.set(Span::Lane, now.saturating_duration_since(self.queued));
+    }
 }
 
 /// What a request is decided on.
@@ -92,6 +113,11 @@ impl Case {
     /// Whether a decline may answer it that the store knows nothing of.
     pub(super) fn may_be_shed(&self) -> bool {
         !self.everybody().any(|ready| ready.job.redelivered)
+    }
+
+    /// Tells everybody who asked.
+    pub(super) fn each(&mut self, tell: impl FnMut(&mut Ready)) {
+        std::iter::once(&mut self.first).chain(&mut self.twins).for_each(tell);
     }
 
     pub(super) fn everybody(&self) -> impl Iterator<Item = &Ready> {
@@ -210,7 +236,6 @@ pub(super) fn decide(cases: &mut [Case], opening: Opening, moment: Moment, mut h
             }
         }
         let hold = verdict.decision().holds().then(&mut hold_id);
-        case.first.job.spans.set(Span::Lane, began.saturating_duration_since(case.first.queued));
         let response: Arc<[u8]> = respond(case, &verdict, hold.as_ref(), available_before, moment.wall).into();
         case.first.job.spans.set(Span::Decision, began.elapsed());
         guard(&mut commit, case, &verdict, moment.now);

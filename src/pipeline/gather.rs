@@ -96,10 +96,15 @@ impl<S: FactSource> Inner<S> {
             .with_max_times(self.settings.fact_tries.saturating_sub(1))
             .with_jitter();
         let lookup = (|| self.facts.lookup(card)).retry(retries).when(|error| matches!(error, FactError::Unavailable(_)));
-        let found = tokio::time::timeout_at(give_up, lookup).await;
+        let read = tokio::time::timeout_at(give_up, lookup).await;
         missed_spans(&mut job.spans, began.elapsed());
-        match found {
-            Ok(Ok(found)) => self.enqueue(job, slot, known(found)),
+        match &read {
+            Ok(Ok(read)) => job.spans.set_fact_read(read.redis, read.store),
+            // Redis is given up early; what ran out of time, or failed, is the store.
+            Ok(Err(_)) | Err(_) => job.spans.set_fact_read(Duration::ZERO, began.elapsed()),
+        }
+        match read {
+            Ok(Ok(read)) => self.enqueue(job, slot, known(read.found)),
             Ok(Err(error @ FactError::Malformed(_))) => {
                 tracing::error!(event = "facts_malformed", error = %error, "mend the card's rows in the store");
                 self.enqueue(job, slot, Known::Nothing(Reason::SystemError));

@@ -24,7 +24,7 @@ use crate::{
     facts::{FactError, FactSource, tiered::FactTiers},
     ledger::{Commit, Known as KnownId, Ledger, LedgerError, Outcome, Report},
     telemetry::{
-        Recorder, Span, Telemetry,
+        Answered, Recorder, Span, Telemetry,
         events::{CommitOutcome, Dependency},
     },
 };
@@ -86,14 +86,15 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
     /// Sees a batch through: every case of it is answered when this returns.
     async fn settle(&mut self, mut cases: Vec<Case>) {
         let (began, mut tries) = (Instant::now(), Tries::default());
+        cases.iter_mut().for_each(|case| case.each(|ready| ready.at_work(began)));
         while !cases.is_empty() {
             batch::agree(&mut cases);
             let Some(draft) = self.draft(&mut cases, &mut tries).await else { continue };
             match self.commit(&draft.commit, &mut tries).await {
-                Ok(Outcome::Committed) => return self.committed(cases, draft, began),
+                Ok(Outcome::Committed) => return self.committed(cases, draft),
                 Ok(Outcome::Rejected(report)) => {
                     tries.no_wait = false;
-                    cases = self.learn(cases, draft, *report, began, &mut tries).await;
+                    cases = self.learn(cases, draft, *report, &mut tries).await;
                 }
                 Err(LedgerError::Contended(_)) if !tries.no_wait => {
                     tries.contended += 1;
@@ -164,15 +165,17 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
     }
 
     /// The batch is durable: adopts its money and answers.
-    fn committed(&mut self, cases: Vec<Case>, draft: Draft, began: Instant) {
+    fn committed(&mut self, cases: Vec<Case>, draft: Draft) {
         draft.sheet.close(&mut self.book);
         for (case, decided) in cases.into_iter().zip(draft.decided) {
-            self.answer(case, decided, began);
+            self.answer(case, decided);
         }
     }
 
     /// Answers everybody who asked for one decision that is durable now.
-    fn answer(&mut self, case: Case, decided: Decided, began: Instant) {
+    fn answer(&mut self, mut case: Case, decided: Decided) {
+        let done = Instant::now();
+        case.each(|ready| ready.done(done));
         let Case { first, twins } = case;
         let file = match &first.known {
             Known::File(file) => Some(file),
@@ -196,14 +199,16 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
             }),
             _ => None,
         };
-        let Ready { mut job, slot, .. } = first;
-        job.spans.set(Span::Commit, began.elapsed());
+        let Ready { job, slot, .. } = first;
         self.recorder.record(&job.spans);
         self.telemetry.decided(decision, reason, &job.spans);
         let latest = twins.iter().map(|twin| twin.job.deadline).chain([job.deadline]).max().unwrap_or(job.deadline);
         let approval = match approval {
             // Nobody listens any more, and nobody has seen it.
             Some(approval) if latest <= Instant::now() => {
+                let mut spans = job.spans;
+                spans.set(Span::Total, job.received.elapsed());
+                self.telemetry.answered(&Answered { id: job.request.id.as_str(), decision, reason, spans: &spans });
                 let requesters = std::iter::once(job.requester).chain(twins.into_iter().map(|twin| twin.job.requester)).collect();
                 return self.order(DeskOrder::Void { approval, at: latest, requesters });
             }
@@ -230,7 +235,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
     }
 
     /// Takes over what stood against a commit, answers what is settled by it, and gives back what has to be decided again.
-    async fn learn(&mut self, cases: Vec<Case>, draft: Draft, report: Report, began: Instant, tries: &mut Tries) -> Vec<Case> {
+    async fn learn(&mut self, cases: Vec<Case>, draft: Draft, report: Report, tries: &mut Tries) -> Vec<Case> {
         for (account, balance) in &report.accounts {
             self.book.set_account(*account, *balance);
         }
@@ -240,7 +245,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         let mut open = Vec::with_capacity(cases.len());
         for (case, decided) in cases.into_iter().zip(draft.decided) {
             match report.known.iter().find(|known| known.id == case.first.job.request.id) {
-                Some(known) => self.known(case, decided, known, began),
+                Some(known) => self.known(case, decided, known),
                 None => open.push(case),
             }
         }
@@ -259,7 +264,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
     }
 
     /// Answers a case whose id the journal has already.
-    fn known(&mut self, case: Case, decided: Decided, known: &KnownId, began: Instant) {
+    fn known(&mut self, mut case: Case, decided: Decided, known: &KnownId) {
         if known.own {
             // An earlier try went through after all. How it moved money that others move too is read again.
             let account = case.file().map(|file| file.card.account.id);
@@ -268,8 +273,10 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
                 Verdict::Declined { .. } => Vec::new(),
             };
             self.book.forget(account, charges.into_iter());
-            return self.answer(case, decided, began);
+            return self.answer(case, decided);
         }
+        let now = Instant::now();
+        case.each(|ready| ready.done(now));
         let Case { first, twins } = case;
         for ready in std::iter::once(first).chain(twins) {
             if ready.job.request.digest == known.digest {
@@ -372,7 +379,8 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         }
         let now = Instant::now();
         let ids = cases.iter().map(|case| case.first.job.request.id.clone()).collect();
-        for case in cases {
+        for mut case in cases {
+            case.each(|ready| ready.done(now));
             for ready in std::iter::once(case.first).chain(case.twins) {
                 self.declines.shed(ready.job, reason, now);
             }

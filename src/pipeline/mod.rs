@@ -58,7 +58,7 @@ pub fn start<L: Ledger, S: FactSource>(
     let mut lanes = JoinSet::new();
     let mut senders = Vec::with_capacity(settings.lanes);
     let mut pulse = Pulse::default();
-    for _ in 0..settings.lanes {
+    for depth in telemetry.lane_queues(settings.lanes) {
         let (sender, arrivals) = mpsc::channel(settings.lane_queue_max.max(1));
         let taken = pulse::Taken::default();
         pulse.watch(&sender, taken.clone());
@@ -66,7 +66,7 @@ pub fn start<L: Ledger, S: FactSource>(
         let lane = lane::Lane {
             ledger: ledger(),
             facts: facts.clone(),
-            queue: queue::Queue::new((arrivals, taken), settings.lane_queue_max, settings.shed_before, declines.clone()),
+            queue: queue::Queue::new((arrivals, taken), settings.lane_queue_max, settings.shed_before, declines.clone(), depth),
             book: book::Book::new(settings.book_accounts_max, settings.book_counters_max),
             calendars: calendar::Calendars::default(),
             declines: declines.clone(),

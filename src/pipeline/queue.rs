@@ -4,6 +4,10 @@ use super::{batch::Ready, decline::Declines, pulse::Taken};
 use crate::domain::{ids::RequestId, reason::Reason};
 use std::{
     collections::{HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
@@ -20,17 +24,21 @@ pub(super) struct Queue {
     /// The ids of the batch that the lane works on.
     at_work: HashSet<RequestId>,
     declines: Declines,
+    /// How many wait, for those who watch.
+    depth: Arc<AtomicU64>,
 }
 
 impl Queue {
-    /// A queue of what comes out of a channel, with the count of it.
+    /// A queue of what comes out of a channel, with the count of it. `depth` shows how many wait.
     pub(super) fn new(
         (arrivals, taken): (mpsc::Receiver<Ready>, Taken),
         waiting_max: usize,
         shed_before: Duration,
         declines: Declines,
+        depth: Arc<AtomicU64>,
     ) -> Self {
-        Self { arrivals, taken, waiting: VecDeque::new(), waiting_max, shed_before, next_due: None, at_work: HashSet::new(), declines }
+        let (waiting, at_work) = (VecDeque::new(), HashSet::new());
+        Self { arrivals, taken, waiting, waiting_max, shed_before, next_due: None, at_work, declines, depth }
     }
 
     /// The next batch: whatever has queued up, at most `batch_max`. Waits for the first; `None` once all senders are gone.
@@ -49,6 +57,7 @@ impl Queue {
         self.at_work.clear();
         self.at_work.extend(batch.iter().map(|ready| ready.job.request.id.clone()));
         self.next_due = self.waiting.iter().map(|ready| self.due(ready)).min();
+        self.tell_depth();
         Some(batch)
     }
 
@@ -75,6 +84,11 @@ impl Queue {
         let due = self.due(&ready);
         self.next_due = Some(self.next_due.map_or(due, |known| known.min(due)));
         self.waiting.push_back(ready);
+        self.tell_depth();
+    }
+
+    fn tell_depth(&self) {
+        self.depth.store((self.waiting.len() + self.arrivals.len()) as u64, Relaxed);
     }
 
     /// When a request that still waits is declined. One that was late already when it came is not: it is journaled as such. One that
@@ -93,8 +107,10 @@ impl Queue {
         let (due, keep): (VecDeque<_>, _) = std::mem::take(&mut self.waiting).into_iter().partition(|ready| self.due(ready) <= now);
         self.waiting = keep;
         self.next_due = self.waiting.iter().map(|ready| self.due(ready)).min();
+        self.tell_depth();
         let ids = due.iter().map(|ready| ready.job.request.id.clone()).collect();
-        for ready in due {
+        for mut ready in due {
+            ready.given_up(now);
             self.declines.shed(ready.job, Reason::SystemUnavailable, now);
         }
         self.shed_repeats(&ids, Reason::SystemUnavailable);
@@ -109,7 +125,9 @@ impl Queue {
         let repeats = |ready: &Ready| ids.contains(&ready.job.request.id) && !ready.job.redelivered;
         let (repeated, keep): (VecDeque<_>, _) = std::mem::take(&mut self.waiting).into_iter().partition(repeats);
         self.waiting = keep;
-        for ready in repeated {
+        self.tell_depth();
+        for mut ready in repeated {
+            ready.given_up(now);
             self.declines.shed(ready.job, reason, now);
         }
     }

@@ -2,48 +2,46 @@
 //!
 //! Lines above `debug` are for an operator to act on; what can happen thousands of times a second is throttled and says how often it
 //! happened. Per request there is one line, at `debug`.
-#![expect(clippy::disallowed_methods, reason = "the last decision is told by the wall clock")]
 
 pub use super::labels::{
-    BreakerState, CacheResult, ChangeKind, CommitOutcome, Dependency, EventOutcome, Path, PublishOutcome, RedisCommand, Role, Settlement,
-    Tier,
+    BreakerState, CacheResult, Cause, ChangeKind, CommitOutcome, Dependency, EventOutcome, Level, Path, PublishOutcome, RedisCommand, Role,
+    Settlement, Tier,
 };
 
 use super::{
-    Exposition, Readiness, Recorder, Span, SpanReport, Spans,
-    exposition::to_prometheus,
-    metrics::Metrics,
-    slow::{SLOW_US, Sample, Slow, inside_us},
+    Answered, LatencyAlert, Readiness, Recorder, Settings, Span, Spans, alerts::Alerts, clock, metrics::Metrics, slowest::Slowest,
     throttle::Throttle,
 };
 use crate::domain::{decision::Decision, reason::Reason};
-use prometheus_client::{encoding::text, registry::Registry};
 use std::{
-    fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
+use tokio::sync::mpsc;
 
 /// Between two lines about the same trouble.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
-/// The queue that is named in metrics unless [`Telemetry::for_queue`] says otherwise.
+/// The queue that is named in metrics unless [`Telemetry::new`] says otherwise.
 const DEFAULT_QUEUE: &str = "jit-funding-queue";
 
 /// The handle through which the daemon tells what happens. Cheap to clone; one per daemon, none global.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    metrics: Arc<Metrics>,
-    slow: Slow,
+pub(super) struct Inner {
+    pub(super) metrics: Arc<Metrics>,
+    alerts: Alerts,
+    pub(super) slowest: Slowest,
     /// Whether the role was ever connected, by role: only then another connection is a reconnect.
     connected_once: [AtomicBool; Role::ALL.len()],
+    /// When what `up` says of a dependency began, microseconds.
+    pub(super) dependency_since: [AtomicI64; Dependency::ALL.len()],
     cache_trouble: Throttle,
     commit_trouble: Throttle,
     dead_letter_trouble: Throttle,
@@ -53,48 +51,23 @@ struct Inner {
     news_trouble: Throttle,
 }
 
-/// Counts of a daemon's life. Decisions and replays are those of both edges, the rest are deliveries of the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally {
-    /// Decisions made.
-    pub decided: u64,
-    /// Requests answered from the journal, conflicts included.
-    pub replayed: u64,
-    /// Deliveries taken.
-    pub received: u64,
-    /// Deliveries acknowledged after their response was confirmed.
-    pub answered: u64,
-    /// Deliveries acknowledged after their dead letter was confirmed.
-    pub dead_lettered: u64,
-    /// Deliveries left for the broker to deliver again.
-    pub returned: u64,
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { decided, replayed, received, answered, dead_lettered, returned } = self;
-        write!(
-            f,
-            "decided={decided} replayed={replayed} received={received} answered={answered} dead_lettered={dead_lettered} returned={returned}"
-        )
-    }
-}
-
 impl Default for Telemetry {
     fn default() -> Self {
-        Self::for_queue(DEFAULT_QUEUE)
+        Self::new(None, &Settings::default())
     }
 }
 
 impl Telemetry {
     /// Telemetry of a daemon that takes its requests from this queue; the name only labels metrics.
     #[must_use]
-    pub fn for_queue(queue: &str) -> Self {
+    pub fn new(queue: Option<&str>, settings: &Settings) -> Self {
         let throttle = || Throttle::new(REPEAT_AFTER);
         let inner = Inner {
-            metrics: Arc::new(Metrics::new(queue)),
-            slow: Slow::default(),
+            metrics: Arc::new(Metrics::new(queue.unwrap_or(DEFAULT_QUEUE))),
+            alerts: Alerts::new(settings.alerts),
+            slowest: Slowest::new(settings.report.slowest_max),
             connected_once: Default::default(),
+            dependency_since: Default::default(),
             cache_trouble: throttle(),
             commit_trouble: throttle(),
             dead_letter_trouble: throttle(),
@@ -112,27 +85,6 @@ impl Telemetry {
         self.metrics().readiness.clone()
     }
 
-    /// All metrics as text. Takes about a millisecond: not for an async worker thread.
-    ///
-    /// # Errors
-    /// When a metric could not be formatted, which does not happen.
-    pub fn scrape(&self, exposition: Exposition) -> Result<String, fmt::Error> {
-        let mut registry = Registry::with_prefix("jitauth");
-        registry.register_collector(Box::new(Arc::clone(&self.inner.metrics)));
-        let mut text = String::with_capacity(64 * 1024);
-        text::encode(&mut text, &registry)?;
-        Ok(match exposition {
-            Exposition::OpenMetrics => text,
-            Exposition::Prometheus => to_prometheus(&text),
-        })
-    }
-
-    /// The latencies of every span since start, all writers together. Takes about a millisecond.
-    #[must_use]
-    pub fn report(&self) -> Vec<SpanReport> {
-        self.metrics().recorders.report()
-    }
-
     /// A set of histograms for one writer (a lane, the publisher, the HTTP edge), read together by scrapes.
     #[must_use]
     pub fn recorder(&self) -> Arc<Recorder> {
@@ -142,6 +94,7 @@ impl Telemetry {
     /// This dependency will be used: its `up` shows as 0 until it reports. Unused ones are not shown at all.
     pub fn expects(&self, dependency: Dependency) {
         let metrics = self.metrics();
+        self.inner.dependency_since[dependency as usize].store(clock::now().0, Relaxed);
         metrics.dependency_up.set(dependency as usize, 0);
         if dependency == Dependency::Broker {
             for role in Role::ALL {
@@ -162,41 +115,26 @@ impl Telemetry {
         reasons.iter().for_each(|reason| self.metrics().count_dead_letters(reason, 0));
     }
 
-    /// What became of everything so far: the last line of a drain.
-    #[must_use]
-    pub fn tally(&self) -> Tally {
-        let metrics = self.metrics();
-        let settled = |settlement: Settlement| metrics.broker.settled.get(settlement as usize);
-        Tally {
-            decided: metrics.authorizations.total(),
-            replayed: metrics.duplicates.total(),
-            received: metrics.broker.received.total(),
-            answered: settled(Settlement::Answered),
-            dead_lettered: settled(Settlement::DeadLettered),
-            returned: settled(Settlement::Returned),
-        }
-    }
-
     /// A request was decided and its answer handed to the edge. `spans` needs no [`Span::Total`]. Counts one authorization; so do
     /// [`conflicted`](Self::conflicted), [`invalid_input`](Self::invalid_input) and [`shed`](Self::shed), each by itself.
     pub fn decided(&self, decision: Decision, reason: Option<Reason>, spans: &Spans) {
         self.metrics().count_authorization(decision, reason);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.metrics().last_decision.set(0, micros(now));
-        let inside = inside_us(spans);
-        if inside >= SLOW_US {
-            self.inner.slow.offer(Sample { decision, reason, spans: *spans, total_us: inside });
-        }
-        tracing::debug!(event = "decided", decision = decision.name(), reason = reason.map(Reason::name), inside_us = inside);
+        self.metrics().last_decision.set(0, u64::try_from(clock::now().0).unwrap_or(0));
+        let commit_us = spans.get(Span::Commit);
+        tracing::debug!(event = "decided", decision = decision.name(), reason = reason.map(Reason::name), commit_us);
     }
 
-    /// An answer was written to its requester. `spans` are all there are, [`Span::Total`] included. Counts nothing: it looks for
-    /// answers that were slow on their way back only.
-    pub fn answered(&self, decision: Decision, reason: Option<Reason>, spans: &Spans) {
-        let Some(total_us) = spans.get(Span::Total) else { return };
-        if total_us >= SLOW_US && inside_us(spans) < SLOW_US {
-            self.inner.slow.offer(Sample { decision, reason, spans: *spans, total_us });
-        }
+    /// An answer was written to its requester, and confirmed where there are confirms. Counts nothing: it is looked at for alerts and
+    /// for the slowest decisions.
+    pub fn answered(&self, answered: &Answered<'_>) {
+        self.inner.alerts.offer(answered);
+        self.inner.slowest.offer(answered);
+    }
+
+    /// The events that alerts become, once: whoever takes them publishes them. `None` when somebody has.
+    #[must_use]
+    pub fn take_alerts(&self) -> Option<mpsc::Receiver<LatencyAlert>> {
+        self.inner.alerts.take_receiver()
     }
 
     /// A known id was answered with its stored bytes.
@@ -317,6 +255,7 @@ impl Telemetry {
         if before == Some(u64::from(up)) {
             return;
         }
+        self.inner.dependency_since[dependency as usize].store(clock::now().0, Relaxed);
         let name = dependency.name();
         if up {
             tracing::info!(event = "dependency_up", dependency = name, detail, "{name} can be used");
@@ -399,8 +338,8 @@ impl Telemetry {
         self.metrics().in_flight_limit.set(0, jobs as u64);
     }
 
-    pub(super) fn slow(&self) -> &Slow {
-        &self.inner.slow
+    pub(super) fn alerts(&self) -> &Alerts {
+        &self.inner.alerts
     }
 
     pub(super) fn news_trouble(&self) -> &Throttle {

@@ -146,6 +146,42 @@ labels! {
         Broker = "broker",
     }
 
+    /// How bad a latency alert is.
+    Level {
+        /// Worth a look.
+        Warning = "warning",
+        /// Processors may hang up.
+        Critical = "critical",
+    }
+
+    /// What a slow decision spent its time on.
+    Cause {
+        /// Its bytes took long to read.
+        Decode = "decode",
+        /// Facts were not in memory, and neither Redis nor the store explain the wait: pauses between tries, or another's read.
+        MemoryMiss = "memory_miss",
+        /// Facts were read from Redis, or waited for in vain there.
+        Redis = "redis",
+        /// Facts were read from the store.
+        Database = "database",
+        /// The decision proper.
+        Decision = "decision",
+        /// The lane was busy with the commit before.
+        LaneWait = "lane_wait",
+        /// The durable commit: locks, disk, tries.
+        CommitWait = "commit_wait",
+        /// The answer could not be written: no connection or channel, or a requester that does not read.
+        Publish = "publish",
+        /// The broker took long to confirm the answer.
+        ConfirmWait = "confirm_wait",
+        /// Between the spans: no processor was free.
+        Scheduling = "scheduling",
+        /// It waited for us before we received it.
+        QueueWait = "queue_wait",
+        /// Nothing at all is answered.
+        Stalled = "stalled",
+    }
+
     /// Which of the two broker connections.
     Role {
         /// Takes deliveries, acks.

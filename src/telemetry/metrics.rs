@@ -4,7 +4,10 @@
 use super::{
     Readiness, Span,
     freshness::Freshness,
-    labels::{CacheResult, CommitOutcome, Dependency, EventOutcome, PublishOutcome, RedisCommand, Role, Settlement, Tier, class_name},
+    labels::{
+        CacheResult, Cause, CommitOutcome, Dependency, EventOutcome, Level, PublishOutcome, RedisCommand, Role, Settlement, Tier,
+        class_name,
+    },
     recorder::{Recorders, Set},
 };
 use crate::domain::{
@@ -105,6 +108,11 @@ impl Table {
         }
     }
 
+    /// The value of a gauge that is in use.
+    pub(super) fn shown(&self, row: usize) -> Option<u64> {
+        self.rows.get(row).map(|(_, cell)| cell.load(Relaxed)).filter(|value| *value != ABSENT)
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.rows.iter().map(|(_, cell)| cell.load(Relaxed)).sum()
     }
@@ -152,6 +160,7 @@ pub(super) struct Metrics {
     pub(super) deadline_exceeded: Table,
     pub(super) duplicates: Table,
     pub(super) invalid_inputs: Table,
+    pub(super) latency_alerts: Table,
     pub(super) in_flight: Table,
     pub(super) in_flight_limit: Table,
     pub(super) cache_requests: Table,
@@ -167,6 +176,9 @@ pub(super) struct Metrics {
     pub(super) redis_commands: Vec<(Labels, Histogram)>,
     pub(super) db_transaction: Histogram,
     pub(super) batch_decisions: Histogram,
+    pub(super) tokio_busy: Table,
+    /// Requests waiting for each lane.
+    pub(super) lane_queues: OnceLock<Vec<Arc<AtomicU64>>>,
     pub(super) log_dropped: OnceLock<Arc<AtomicU64>>,
     pub(super) readiness: Readiness,
     pub(super) recorders: Recorders,
@@ -267,6 +279,13 @@ impl Metrics {
                 "Bodies that are not requests",
                 each("reason", &invalid_reasons(), Reason::name),
             ),
+            latency_alerts: Table::counter(
+                "latency_alerts",
+                "Latency alerts raised, by what the worst decision spent its time on",
+                Level::ALL.iter().flat_map(|level| {
+                    Cause::ALL.iter().map(|cause| vec![("level", level.name().to_owned()), ("cause", cause.name().to_owned())])
+                }),
+            ),
             in_flight: Table::one_gauge("inflight_messages", "Requests in the pipeline", Kind::Gauge),
             in_flight_limit: Table::one_gauge("inflight_limit_messages", "Requests that the pipeline takes at once", Kind::Gauge),
             cache_requests: Table::counter(
@@ -300,6 +319,8 @@ impl Metrics {
             redis_commands: redis_commands(),
             db_transaction: Histogram::new(ANSWER_BUCKETS_S.iter().copied()),
             batch_decisions: Histogram::new(BATCH_BUCKETS.iter().copied()),
+            tokio_busy: Table::one_gauge("tokio_busy_ratio", "Share of the last second that the runtime was busy", Kind::SecondsGauge),
+            lane_queues: OnceLock::new(),
             log_dropped: OnceLock::new(),
             readiness: Readiness::default(),
             recorders: Recorders::default(),
@@ -352,6 +373,12 @@ impl Metrics {
         ] {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&u64::from(value))?;
         }
+        if let Some(lanes) = self.lane_queues.get() {
+            let mut family = encoder.encode_descriptor("worker_queue_messages", "Requests waiting for a lane", None, MetricType::Gauge)?;
+            for (lane, waiting) in lanes.iter().enumerate() {
+                family.encode_family(&vec![("lane", lane.to_string())])?.encode_gauge(&waiting.load(Relaxed))?;
+            }
+        }
         let build = vec![("version", env!("CARGO_PKG_VERSION")), ("revision", option_env!("JITAUTH_REVISION").unwrap_or("unknown"))];
         let mut family = encoder.encode_descriptor("build_info", "What is running; always 1", None, MetricType::Gauge)?;
         family.encode_family(&build)?.encode_gauge(&1_u64)
@@ -369,6 +396,7 @@ impl Collector for Metrics {
             &self.broker.events,
             &self.duplicates,
             &self.invalid_inputs,
+            &self.latency_alerts,
             &self.in_flight,
             &self.in_flight_limit,
             &self.cache_requests,
@@ -383,6 +411,7 @@ impl Collector for Metrics {
             &self.clock_skew,
             &self.clock_skew_last,
             &self.last_decision,
+            &self.tokio_busy,
         ] {
             table.encode(&mut encoder)?;
         }

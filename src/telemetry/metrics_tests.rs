@@ -3,8 +3,8 @@
 use crate::{
     domain::{decision::Decision, reason::Reason},
     telemetry::{
-        Exposition, Span, Spans, Telemetry,
-        events::{CacheResult, CommitOutcome, Dependency, PublishOutcome, RedisCommand, Role, Settlement, Tier},
+        Exposition, Settings, Span, Spans, Telemetry,
+        events::{CacheResult, Cause, CommitOutcome, Dependency, Level, PublishOutcome, RedisCommand, Role, Settlement, Tier},
     },
 };
 use std::{
@@ -28,7 +28,10 @@ fn parse(text: &str, counter_suffix_in_family: bool) -> Parsed {
             assert!(!words.is_empty() && help.insert(name.to_owned()), "help given once: {line}");
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             assert!(help.contains(name), "help comes first: {line}");
-            assert!(name.starts_with("jitauth_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{line}");
+            assert!(
+                (name.starts_with("jitauth_") || name.starts_with("process_")) && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{line}"
+            );
             assert!(matches!(kind, "counter" | "gauge" | "histogram"), "{line}");
             assert!(parsed.types.insert(name.to_owned(), kind.to_owned()).is_none(), "one family, one block: {line}");
             current = name.to_owned();
@@ -67,6 +70,8 @@ fn scrape(telemetry: &Telemetry) -> Parsed {
 #[test]
 fn every_label_value_is_there_from_the_start() {
     let telemetry = Telemetry::default();
+    let lanes = telemetry.lane_queues(2);
+    assert_eq!(lanes.len(), 2);
     let parsed = scrape(&telemetry);
     let counters = parsed.types.iter().filter(|(_, kind)| *kind == "counter").map(|(name, _)| name.as_str());
     for name in counters {
@@ -99,6 +104,10 @@ fn every_label_value_is_there_from_the_start() {
     for outcome in ["answered", "dead_lettered", "returned"] {
         expected.push(format!(r#"jitauth_messages_settled_total{{{queue},outcome="{outcome}"}}"#));
     }
+    for cause in Cause::ALL {
+        expected.push(format!(r#"jitauth_latency_alerts_total{{level="warning",cause="{}"}}"#, cause.name()));
+        expected.push(format!(r#"jitauth_latency_alerts_total{{level="critical",cause="{}"}}"#, cause.name()));
+    }
     for result in ["hit", "miss", "stale", "error", "bypass"] {
         expected.push(format!(r#"jitauth_cache_requests_total{{tier="memory",result="{result}"}}"#));
         expected.push(format!(r#"jitauth_cache_requests_total{{tier="redis",result="{result}"}}"#));
@@ -106,7 +115,10 @@ fn every_label_value_is_there_from_the_start() {
     for plain in ["unheard_approvals_total", "voided_approvals_total", "unknown_fields_total", "clock_skew_total", "log_dropped_total"] {
         expected.push(format!("jitauth_{plain}"));
     }
-    for gauge in ["ready", "draining", "inflight_messages", "inflight_limit_messages", "last_decision_timestamp_seconds"] {
+    expected.extend([0, 1].map(|lane| format!(r#"jitauth_worker_queue_messages{{lane="{lane}"}}"#)));
+    for gauge in
+        ["tokio_busy_ratio", "ready", "draining", "inflight_messages", "inflight_limit_messages", "last_decision_timestamp_seconds"]
+    {
         expected.push(format!("jitauth_{gauge}"));
     }
     for key in &expected {
@@ -117,7 +129,7 @@ fn every_label_value_is_there_from_the_start() {
 
 #[test]
 fn each_event_moves_its_own_sample() {
-    let telemetry = Telemetry::for_queue("q");
+    let telemetry = Telemetry::new(Some("q"), &Settings::default());
     telemetry.expects(Dependency::Broker);
     telemetry.dead_letter_reasons(&["no_reply_to"]);
     let before = scrape(&telemetry);
@@ -159,6 +171,13 @@ fn each_event_moves_its_own_sample() {
     ] {
         check(event, &[(&format!(r#"jitauth_events_total{{outcome="{outcome}"}}"#), 1.0)]);
     }
+    check(
+        &|| telemetry.count_alert(Level::Critical, Cause::CommitWait),
+        &[
+            (r#"jitauth_latency_alerts_total{level="critical",cause="commit_wait"}"#, 1.0),
+            (r#"jitauth_latency_alerts_total{level="warning",cause="commit_wait"}"#, 0.0),
+        ],
+    );
     check(&|| telemetry.cache(Tier::Redis, CacheResult::Stale), &[(r#"jitauth_cache_requests_total{tier="redis",result="stale"}"#, 1.0)]);
     check(
         &|| telemetry.redis_command(RedisCommand::Write, Duration::from_millis(2)),
@@ -210,7 +229,12 @@ fn both_expositions_hold_the_same_samples() {
     telemetry.decided(Decision::Approved, None, &Spans::default());
     let open = telemetry.scrape(Exposition::OpenMetrics).expect("text");
     assert!(open.ends_with("# EOF\n"));
-    let (open, old) = (parse(&open, false), scrape(&telemetry));
+    let (mut open, mut old) = (parse(&open, false), scrape(&telemetry));
+    // What the process uses goes on between the two.
+    assert!(open.samples.keys().eq(old.samples.keys()));
+    for parsed in [&mut open, &mut old] {
+        parsed.samples.retain(|key, _| !key.starts_with("process_"));
+    }
     assert_eq!(open.samples, old.samples);
     assert_eq!(open.types["jitauth_authorizations"], "counter");
     assert_eq!(old.types["jitauth_authorizations_total"], "counter");

@@ -2,6 +2,9 @@
 //!
 //! **Invariant**: no card token, no body and no unbounded label leaves through here.
 
+pub mod alerts;
+mod cause;
+mod clock;
 pub mod events;
 mod exchange;
 mod exposition;
@@ -9,14 +12,25 @@ mod freshness;
 mod labels;
 pub mod log;
 mod metrics;
+mod process;
+pub mod promise;
 pub mod readiness;
+mod reading;
 pub mod recorder;
-pub mod slow;
+pub mod report;
+mod settings;
+mod slowest;
 pub mod span;
 mod throttle;
 
+pub use alerts::LatencyAlert;
 pub use events::Telemetry;
 pub use exposition::Exposition;
+pub use promise::{Budget, Promise};
 pub use readiness::Readiness;
+pub use reading::Tally;
 pub use recorder::{Recorder, SpanReport};
+pub use report::Reports;
+pub use settings::Settings;
+pub use slowest::{Answered, Slow};
 pub use span::{Span, Spans};

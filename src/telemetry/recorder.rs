@@ -2,7 +2,7 @@
 
 use super::{Span, Spans};
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::{mem, sync::Arc, time::Duration};
 
 /// What the histograms can tell apart, in microseconds: 1 µs to 60 s. Longer times count as 60 s.
@@ -69,7 +69,7 @@ pub(super) struct Set {
 
 impl Set {
     #[expect(clippy::expect_used, reason = "fails for bounds that make no sense only, and these are constants")]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let empty = |_| Histogram::new_with_bounds(BOUNDS_US.0, BOUNDS_US.1, SIGNIFICANT_DIGITS).expect("the bounds are sound");
         Self { histograms: Span::ALL.map(empty), sums_us: [0; Span::ALL.len()] }
     }
@@ -80,18 +80,42 @@ impl Set {
         *sum = sum.saturating_add(us);
     }
 
-    /// Moves everything out of `other`.
-    fn absorb(&mut self, other: &mut Self) {
-        for (mine, theirs) in self.histograms.iter_mut().zip(&mut other.histograms) {
-            if !theirs.is_empty() {
-                let added = mine.add(&*theirs);
-                debug_assert!(added.is_ok(), "both sets have the same bounds");
-                theirs.reset();
-            }
+    /// Adds what `other` has.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.histograms.iter_mut().zip(&other.histograms).filter(|(_, theirs)| !theirs.is_empty()) {
+            let added = mine.add(theirs);
+            debug_assert!(added.is_ok(), "both sets have the same bounds");
         }
-        for (mine, theirs) in self.sums_us.iter_mut().zip(&mut other.sums_us) {
-            *mine = mine.saturating_add(mem::take(theirs));
+        for (mine, theirs) in self.sums_us.iter_mut().zip(&other.sums_us) {
+            *mine = mine.saturating_add(*theirs);
         }
+    }
+
+    fn reset(&mut self) {
+        self.histograms.iter_mut().filter(|histogram| !histogram.is_empty()).for_each(Histogram::reset);
+        self.sums_us = Default::default();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.histograms.iter().all(Histogram::is_empty)
+    }
+
+    /// The histogram of a span, microseconds.
+    pub(super) fn histogram(&self, span: Span) -> &Histogram<u64> {
+        &self.histograms[span as usize]
+    }
+
+    /// Adds to one span what was measured elsewhere. Nothing is added that this one has no place for.
+    pub(super) fn add_span(&mut self, span: Span, histogram: &Histogram<u64>, sum_us: u64) {
+        if self.histograms[span as usize].add(histogram).is_ok() {
+            let sum = &mut self.sums_us[span as usize];
+            *sum = sum.saturating_add(sum_us);
+        }
+    }
+
+    /// All measurements of a span together, microseconds.
+    pub(super) fn sum_us(&self, span: Span) -> u64 {
+        self.sums_us[span as usize]
     }
 
     /// Sum in seconds, count, and how many values lie between each bound and the one before it. The last bound is infinity.
@@ -107,7 +131,7 @@ impl Set {
         (self.sums_us[span as usize] as f64 / 1e6, histogram.len(), buckets)
     }
 
-    fn report(&self, span: Span) -> SpanReport {
+    pub(super) fn report(&self, span: Span) -> SpanReport {
         let histogram = &self.histograms[span as usize];
         let count = histogram.len();
         SpanReport {
@@ -134,13 +158,15 @@ pub(super) struct Recorders {
 #[derive(Debug)]
 struct Read {
     cumulative: Set,
+    /// What came since the last interval ended.
+    interval: Set,
     /// Empty; swapped for a writer's full one.
     spare: Box<Set>,
 }
 
 impl Default for Recorders {
     fn default() -> Self {
-        let read = Read { cumulative: Set::new(), spare: Box::new(Set::new()) };
+        let read = Read { cumulative: Set::new(), interval: Set::new(), spare: Box::new(Set::new()) };
         Self { writers: Mutex::default(), read: Mutex::new(read) }
     }
 }
@@ -154,13 +180,29 @@ impl Recorders {
 
     /// Collects from all writers, then shows `look` what was recorded since start. Takes about a millisecond.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Set) -> T) -> T {
-        let mut read = self.read.lock();
-        let Read { cumulative, spare } = &mut *read;
+        look(&self.collect().cumulative)
+    }
+
+    /// As [`read`](Self::read), what was recorded since the last interval ended.
+    pub(super) fn read_interval<T>(&self, look: impl FnOnce(&Set) -> T) -> T {
+        look(&self.collect().interval)
+    }
+
+    /// Ends an interval and gives what was recorded in it.
+    pub(super) fn take_interval(&self) -> Set {
+        mem::replace(&mut self.collect().interval, Set::new())
+    }
+
+    fn collect(&self) -> MutexGuard<'_, Read> {
+        let mut guard = self.read.lock();
+        let Read { cumulative, interval, spare } = &mut *guard;
         for recorder in self.take_stock() {
             mem::swap(&mut *recorder.set.lock(), spare);
-            cumulative.absorb(spare);
+            cumulative.add(spare);
+            interval.add(spare);
+            spare.reset();
         }
-        look(cumulative)
+        guard
     }
 
     pub(super) fn report(&self) -> Vec<SpanReport> {

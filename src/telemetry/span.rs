@@ -18,11 +18,11 @@ pub enum Span {
     Limits,
     /// Stage 4: the decision.
     Decision,
-    /// Waiting for the lane: for the commit before, and for the rest of the batch to be decided.
+    /// Waiting for the lane, which works on the batch before.
     Lane,
-    /// The durable commit, all tries.
+    /// The lane at work: the batch decided, the money that it needs read, the durable commit with all tries.
     Commit,
-    /// Until the response was written to the socket.
+    /// From there until the response was written to the socket.
     Publish,
     /// From there until the broker confirmed it.
     Confirm,
@@ -65,24 +65,59 @@ impl Span {
     }
 }
 
-/// The measured spans of one decision, in whole microseconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Spans([Option<u32>; Span::ALL.len()]);
+/// The measured spans of one decision, in whole microseconds, and which tier a read of its facts waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Spans {
+    /// `ABSENT` where a span was not measured.
+    us: [u32; Span::ALL.len()],
+    redis_us: u32,
+    store_us: u32,
+}
+
+const ABSENT: u32 = u32::MAX;
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self { us: [ABSENT; Span::ALL.len()], redis_us: 0, store_us: 0 }
+    }
+}
 
 impl Spans {
     /// Notes how long `span` took.
     pub fn set(&mut self, span: Span, took: Duration) {
-        self.0[span as usize] = Some(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        self.us[span as usize] = micros(took);
+    }
+
+    /// Notes how much of a read of facts was spent waiting for Redis, and how much for the store. Whatever is left of the spans of
+    /// the read was spent in neither.
+    pub fn set_fact_read(&mut self, redis: Duration, store: Duration) {
+        (self.redis_us, self.store_us) = (micros(redis), micros(store));
     }
 
     /// Microseconds, where the span was measured.
     #[must_use]
     pub fn get(&self, span: Span) -> Option<u32> {
-        self.0[span as usize]
+        Some(self.us[span as usize]).filter(|us| *us != ABSENT)
+    }
+
+    /// Microseconds that a read of facts waited for Redis; 0 when there was no read.
+    #[must_use]
+    pub fn redis_us(&self) -> u32 {
+        self.redis_us
+    }
+
+    /// Microseconds that a read of facts waited for the store; 0 when there was no read.
+    #[must_use]
+    pub fn store_us(&self) -> u32 {
+        self.store_us
     }
 
     /// The measured spans, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Span, u32)> + '_ {
         Span::ALL.into_iter().filter_map(|span| self.get(span).map(|us| (span, us)))
     }
+}
+
+fn micros(took: Duration) -> u32 {
+    u32::try_from(took.as_micros()).unwrap_or(ABSENT).min(ABSENT - 1)
 }
