@@ -30,8 +30,6 @@ pub enum Exit {
     Refused = 77,
     /// Configuration, topology or schema are wrong. Trying again will not help.
     Misconfigured = 78,
-    /// A promise of the profile was broken.
-    PromiseBroken = 99,
     /// Interrupted a second time, while draining.
     Interrupted = 130,
 }
@@ -64,6 +62,12 @@ impl Error {
     /// A fault of ours.
     pub fn bug(what: impl fmt::Display) -> Self {
         Self::new(Exit::Bug, what.to_string(), "this is a fault of jitauth: keep the log and report it")
+    }
+
+    /// The same, with another exit code.
+    #[must_use]
+    pub(super) fn with_exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
     }
 
     /// The exit code.

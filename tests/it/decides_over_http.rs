@@ -91,3 +91,18 @@ async fn a_port_that_is_taken_ends_the_start_before_the_broker_is_asked() {
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains(&format!("cannot listen on {}", first.address())), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_health_check_ends_with_0_or_1() {
+    let sandbox = Sandbox::embedded();
+    let nobody = sandbox.settings.run(&["health"]).await;
+    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
+    let daemon = sandbox.daemon().await;
+    let well = sandbox.settings.run(&["health"]).await;
+    let said = String::from_utf8_lossy(&well.stdout).into_owned();
+    assert!(well.status.success() && said.contains("\"status\":\"healthy\""), "{said}{}", String::from_utf8_lossy(&well.stderr));
+    // Another daemon than that of the configuration, and one that is no daemon.
+    let url = format!("http://{}", daemon.address());
+    assert_eq!(sandbox.settings.clone().with_free_port().run(&["health", "--url", &url]).await.status.code(), Some(0));
+    assert_eq!(sandbox.settings.run(&["health", "--url", &format!("{url}/v1")]).await.status.code(), Some(1), "404 is not well");
+}
