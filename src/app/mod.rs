@@ -52,6 +52,7 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let telemetry = Telemetry::new(queue, &config.telemetry);
     let readiness = telemetry.readiness();
     let wall: WallClock = Arc::new(wall_now);
+    telemetry.promises(&config.promise);
     telemetry.in_flight_limit(config.pipeline.in_flight_max);
     telemetry.expects(Dependency::Store);
 

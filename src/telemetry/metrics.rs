@@ -84,6 +84,11 @@ impl Table {
         Self::new(name, help, Kind::Gauge, rows)
     }
 
+    /// As [`Table::gauge`], set in microseconds and shown in seconds.
+    pub(super) fn seconds_gauge(name: &'static str, help: &'static str, rows: impl IntoIterator<Item = Labels>) -> Self {
+        Self::new(name, help, Kind::SecondsGauge, rows)
+    }
+
     /// A gauge without labels that starts at 0.
     fn one_gauge(name: &'static str, help: &'static str, kind: Kind) -> Self {
         let table = Self::new(name, help, kind, [Labels::new()]);
@@ -161,6 +166,7 @@ pub(super) struct Metrics {
     pub(super) duplicates: Table,
     pub(super) invalid_inputs: Table,
     pub(super) latency_alerts: Table,
+    pub(super) promised: Table,
     pub(super) in_flight: Table,
     pub(super) in_flight_limit: Table,
     pub(super) cache_requests: Table,
@@ -279,6 +285,7 @@ impl Metrics {
                 "Bodies that are not requests",
                 each("reason", &invalid_reasons(), Reason::name),
             ),
+            promised: super::promise::table(),
             latency_alerts: Table::counter(
                 "latency_alerts",
                 "Latency alerts raised, by what the worst decision spent its time on",
@@ -397,6 +404,7 @@ impl Collector for Metrics {
             &self.duplicates,
             &self.invalid_inputs,
             &self.latency_alerts,
+            &self.promised,
             &self.in_flight,
             &self.in_flight_limit,
             &self.cache_requests,

@@ -1,6 +1,9 @@
 //! What latency a profile promises, and whether it was kept.
 
-use super::{Span, SpanReport};
+use super::{
+    Span, SpanReport, Telemetry,
+    metrics::{Labels, Table},
+};
 use serde::{Deserialize, Serialize};
 
 /// How long one span of a decision may take, in microseconds. `p50_us <= p95_us <= p99_us`.
@@ -103,6 +106,28 @@ impl Promise {
     }
 }
 
+/// The quantiles that are promised.
+const QUANTILES: [&str; 3] = ["0.5", "0.95", "0.99"];
+
+/// What a dashboard draws beside what was measured: a row for each span and quantile.
+pub(super) fn table() -> Table {
+    let row = |span: Span, quantile: &str| -> Labels { vec![("stage", span.name().to_owned()), ("quantile", quantile.to_owned())] };
+    let rows = Span::ALL.iter().flat_map(|span| QUANTILES.map(|quantile| row(*span, quantile)));
+    Table::seconds_gauge("promised_latency_seconds", "What the profile promises: this share of decisions takes no longer", rows)
+}
+
+impl Telemetry {
+    /// Shows what is promised beside what is measured.
+    pub fn promises(&self, promise: &Promise) {
+        for span in Span::ALL {
+            let Some(Budget { p50_us, p95_us, p99_us }) = promise.budget(span) else { continue };
+            for (place, us) in [p50_us, p95_us, p99_us].into_iter().enumerate() {
+                self.metrics().promised.set(span as usize * QUANTILES.len() + place, us);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +165,20 @@ mod tests {
         ] {
             assert_eq!(Verdict::overall(graded.clone().into_iter()), expected, "{graded:?}");
         }
+    }
+
+    #[test]
+    fn a_dashboard_can_draw_what_is_promised() {
+        let telemetry = Telemetry::default();
+        let total = Budget { p50_us: 20_000, p95_us: 50_000, p99_us: 100_000 };
+        telemetry.promises(&Promise { total, ..Promise::default() });
+        let text = telemetry.scrape(crate::telemetry::Exposition::Prometheus).unwrap_or_default();
+        for line in [
+            r#"jitauth_promised_latency_seconds{stage="total",quantile="0.5"} 0.02"#,
+            r#"jitauth_promised_latency_seconds{stage="total",quantile="0.99"} 0.1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}");
+        }
+        assert!(!text.contains(r#"jitauth_promised_latency_seconds{stage="queue""#), "no profile speaks about it");
     }
 }
