@@ -30,6 +30,8 @@ pub enum Exit {
     Refused = 77,
     /// Configuration, topology or schema are wrong. Trying again will not help.
     Misconfigured = 78,
+    /// A promise of the profile was broken.
+    PromiseBroken = 99,
     /// Interrupted a second time, while draining.
     Interrupted = 130,
 }

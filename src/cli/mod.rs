@@ -10,10 +10,12 @@ mod error;
 mod health;
 mod manual;
 mod migrate;
+mod report;
 pub mod seed;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod top;
 mod topology;
 mod version;
 
@@ -75,6 +77,10 @@ enum Command {
     /// Exchanges and queues on the broker
     #[command(subcommand)]
     Topology(topology::TopologyCommand),
+    /// The running daemon's latency, graded against the profile; exit 99 when a promise was broken
+    Report(report::ReportArgs),
+    /// The running daemon on one screen
+    Top(top::TopArgs),
     /// The configuration that the other commands would run with
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -141,6 +147,8 @@ impl Cli {
             Command::Seed(args) => Ok(seed::run(&args, &target(&config).await?).await?),
             Command::Migrate => migrate::run(&config).await,
             Command::Topology(command) => topology::run(command, &config).await,
+            Command::Report(args) => report::run(&args, &config).await,
+            Command::Top(args) => top::run(&args, &config).await,
             Command::Config(command) => config::run(command, &config),
             Command::Health(args) => health::run(&args, &config).await,
             Command::Completions(args) => manual::completions(args),

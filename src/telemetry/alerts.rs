@@ -90,13 +90,15 @@ struct Held {
     since: Timestamp,
     worst: Sample,
     worst_us: u32,
+    /// What makes it the worst. Whoever waited for a lane waited for another's trouble: that one is named, if it was slow too.
+    rank: (bool, u32),
 }
 
 impl Held {
     fn join(self, other: Option<Self>) -> Self {
         let Some(other) = other else { return self };
         let (count, since) = (self.count + other.count, self.since.min(other.since));
-        let worst = if self.worst_us >= other.worst_us { self } else { other };
+        let worst = if self.rank >= other.rank { self } else { other };
         Self { count, since, ..worst }
     }
 }
@@ -136,16 +138,17 @@ impl Alerts {
                 continue;
             }
             let level = usize::from(us >= thresholds[1]);
+            let rank = (kind == Kind::QueueWait || cause::blame(answered.spans).cause != Cause::LaneWait, us);
             let slot = &mut self.held.lock()[kind as usize][level];
             match slot {
-                Some(held) if held.worst_us >= us => held.count += 1,
+                Some(held) if held.rank >= rank => held.count += 1,
                 Some(held) => {
                     held.count += 1;
-                    (held.worst, held.worst_us) = (Sample::of(answered), us);
+                    (held.worst, held.worst_us, held.rank) = (Sample::of(answered), us, rank);
                 }
                 None => {
                     let worst = Sample::of(answered);
-                    *slot = Some(Held { count: 1, since: worst.at, worst, worst_us: us });
+                    *slot = Some(Held { count: 1, since: worst.at, worst, worst_us: us, rank });
                 }
             }
         }

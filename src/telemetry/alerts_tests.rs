@@ -53,6 +53,21 @@ fn one_alert_a_level_in_ten_seconds_with_the_count_and_the_worst() {
 }
 
 #[test]
+fn who_waited_for_a_lane_is_named_only_when_nothing_else_was_slow() {
+    for (commits_ms, expected) in [(&[][..], "behind"), (&[60][..], "auth-60"), (&[49], "behind"), (&[60, 150], "auth-150")] {
+        let alerts = Alerts::new(Settings::default());
+        for us in [170 * MS, 180 * MS] {
+            alerts.offer(&answer("behind", &spans(&[(Span::Lane, us), (Span::Commit, MS), (Span::Total, us + MS)])));
+        }
+        committed(&alerts, commits_ms);
+        let raised = Watcher::default().look(&alerts, Instant::now());
+        assert_eq!(raised.len(), 1);
+        assert_eq!((raised[0].held.worst.authorization.as_ref(), raised[0].level), (expected, Level::Critical), "{commits_ms:?}");
+        assert_eq!(raised[0].held.count as usize, 2 + commits_ms.iter().filter(|ms| **ms >= 50).count());
+    }
+}
+
+#[test]
 fn the_queue_and_the_confirm_count_by_themselves() {
     let alerts = Alerts::new(Settings::default());
     let mut watcher = Watcher::default();

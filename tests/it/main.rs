@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
 #![expect(clippy::print_stderr, reason = "what a test prints is read by a person")]
 
+mod alerts_name_the_cause;
 mod answers_duplicates_identically;
 mod broker_restarts;
 mod crowd;
@@ -12,10 +13,12 @@ mod dead_letters;
 mod decides_over_amqp;
 mod decides_over_http;
 mod drains;
+mod health_names_what_is_out;
 mod late_is_void;
 mod ledger_conforms;
 mod never_overspends;
 mod outcomes;
+mod report_answers_for_an_interval;
 mod round_trips;
 mod sheds;
 mod stale;
