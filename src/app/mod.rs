@@ -97,7 +97,8 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     drained
 }
 
-async fn schema_is_current<S: Store>(store: &S) -> Result<(), AppError> {
+/// Refuses a store whose schema is not that of this build.
+pub(crate) async fn schema_is_current<S: Store>(store: &S) -> Result<(), AppError> {
     let what = match store.schema().await? {
         SchemaState::Current => return Ok(()),
         SchemaState::Missing => "the store has no schema yet",

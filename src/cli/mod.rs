@@ -3,11 +3,16 @@
 //! **Invariant**: whatever ends a command other than well is an [`Error`] that says what happened and what to do next, and the exit
 //! code tells a supervisor which kind it is.
 
+mod administration;
+#[cfg(test)]
+mod administration_tests;
+mod card;
 mod config;
 pub mod daemon;
 pub mod demo;
 mod error;
 mod health;
+mod limit;
 mod manual;
 mod migrate;
 mod report;
@@ -17,6 +22,7 @@ mod serve;
 mod tests;
 mod top;
 mod topology;
+mod user;
 mod version;
 
 pub use error::{Error, Exit};
@@ -26,7 +32,9 @@ use crate::{
     ledger::sqlite::Sqlite,
     telemetry::log::Speaker,
 };
+use administration::Order;
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -74,6 +82,15 @@ enum Command {
     Seed(seed::SeedArgs),
     /// Create or update the store's schema
     Migrate,
+    /// Freeze, unfreeze and show cards
+    #[command(subcommand)]
+    Card(card::CardCommand),
+    /// Suspend and activate users
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Spending limits of cards, users, accounts and programs
+    #[command(subcommand)]
+    Limit(limit::LimitCommand),
     /// Exchanges and queues on the broker
     #[command(subcommand)]
     Topology(topology::TopologyCommand),
@@ -146,6 +163,9 @@ impl Cli {
             Command::Demo(args) => demo(&args).await,
             Command::Seed(args) => Ok(seed::run(&args, &target(&config).await?).await?),
             Command::Migrate => migrate::run(&config).await,
+            Command::Card(command) => administration::run(Order::Card(command), &config).await,
+            Command::User(command) => administration::run(Order::User(command), &config).await,
+            Command::Limit(command) => administration::run(Order::Limit(command), &config).await,
             Command::Topology(command) => topology::run(command, &config).await,
             Command::Report(args) => report::run(&args, &config).await,
             Command::Top(args) => top::run(&args, &config).await,
@@ -183,6 +203,13 @@ pub(crate) fn write_out(bytes: &[u8]) -> Result<(), Error> {
             Err(Error::new(Exit::Failed, format!("cannot write to standard output: {error}"), "give it somewhere to go"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Adds the members of one JSON object to another.
+fn merge(into: &mut Value, more: Value) {
+    if let (Value::Object(into), Value::Object(more)) = (into, more) {
+        into.extend(more);
     }
 }
 

@@ -23,7 +23,10 @@ use crate::domain::{
     request::{Channel, Country, Mcc},
     time::{Timestamp, Window},
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{IntoDeserializer, value},
+};
 use std::sync::{Arc, LazyLock};
 
 /// Everything about a card.
@@ -193,6 +196,22 @@ impl CardDocument {
 /// [`FactError::Malformed`] when the text is not one.
 pub fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, FactError> {
     serde_json::from_slice(json).map_err(|error| FactError::Malformed(error.to_string()))
+}
+
+/// Reads a name (`card`, `week`, `business`, …) as documents write it.
+#[must_use]
+pub fn named<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    let text: value::StrDeserializer<'a, value::Error> = text.into_deserializer();
+    T::deserialize(text).ok()
+}
+
+/// The way back of [`named`].
+#[must_use]
+pub fn name(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => String::new(),
+    }
 }
 
 impl TryFrom<CardDocument> for CardFile {

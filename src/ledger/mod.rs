@@ -5,6 +5,7 @@
 //!
 //! **Invariant**: a wrong approval cannot be committed, whatever the caller believed. Guards live here, not in the lanes.
 
+pub mod administration;
 mod concern;
 pub mod feed;
 mod port;

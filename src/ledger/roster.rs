@@ -11,11 +11,7 @@ use crate::{
         money::Currency,
         time::Timestamp,
     },
-    facts::document::{self, FilterFacts, KindName, ScopeName, WeekStartName, WindowName},
-};
-use serde::{
-    Deserialize,
-    de::{IntoDeserializer, value},
+    facts::document::{self, FilterFacts, KindName, ScopeName, WeekStartName, WindowName, named},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -230,10 +226,4 @@ impl Filters {
         };
         Some(Owned { owner, id, limit: limit() })
     }
-}
-
-/// A name as documents write it.
-fn named<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
-    let text: value::StrDeserializer<'a, value::Error> = text.into_deserializer();
-    T::deserialize(text).ok()
 }

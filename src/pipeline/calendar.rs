@@ -47,35 +47,40 @@ impl Calendars {
         {
             return Ok(page.starts);
         }
-        let page = cut(program, now).map_err(|error| CalendarError {
+        let (starts, until) = cut(&program.time_zone, program.week_start, now).map_err(|error| CalendarError {
             program: program.id.0,
             time_zone: program.time_zone.to_string(),
             cause: error.to_string(),
         })?;
-        let starts = page.starts;
-        self.programs.insert(program.id, page);
+        self.programs.insert(program.id, Page { program_version: program.version, starts, until });
         Ok(starts)
     }
 }
 
-fn cut(program: &Program, now: Timestamp) -> Result<Page, jiff::Error> {
-    let zone = TimeZone::get(&program.time_zone)?;
+/// Where windows stand at `now`, without a program at hand.
+///
+/// # Errors
+/// When the time zone is not in the IANA data.
+pub fn window_starts(time_zone: &str, week_start: WeekStart, now: Timestamp) -> Result<WindowStarts, jiff::Error> {
+    cut(time_zone, week_start, now).map(|(starts, _)| starts)
+}
+
+/// The windows at `now`, and the start of the next day.
+fn cut(time_zone: &str, week_start: WeekStart, now: Timestamp) -> Result<(WindowStarts, Timestamp), jiff::Error> {
+    let zone = TimeZone::get(time_zone)?;
     let today: Zoned = jiff::Timestamp::from_microsecond(now.0)?.to_zoned(zone.clone());
     let date = today.date();
-    let into_week = i64::from(date.weekday().since(first_weekday(program.week_start)));
+    let into_week = i64::from(date.weekday().since(first_weekday(week_start)));
     let start = |date: Date| -> Result<Timestamp, jiff::Error> {
         // A day that begins inside a gap of the clock begins after it.
         Ok(Timestamp(date.to_zoned(zone.clone())?.start_of_day()?.timestamp().as_microsecond()))
     };
-    Ok(Page {
-        program_version: program.version,
-        starts: WindowStarts {
-            day: start(date)?,
-            week: start(date.checked_sub(jiff::Span::new().days(into_week))?)?,
-            month: start(date.first_of_month())?,
-        },
-        until: start(date.tomorrow()?)?,
-    })
+    let starts = WindowStarts {
+        day: start(date)?,
+        week: start(date.checked_sub(jiff::Span::new().days(into_week))?)?,
+        month: start(date.first_of_month())?,
+    };
+    Ok((starts, start(date.tomorrow()?)?))
 }
 
 fn first_weekday(start: WeekStart) -> Weekday {

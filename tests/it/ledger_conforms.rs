@@ -3,6 +3,7 @@
 //! A case gets a fresh store with a small [`world`](stage) in it. It acts through the port and by plain SQL, which must mean the
 //! same on every store. After each case the books are checked.
 
+mod administration;
 mod books;
 mod commits;
 mod draft;
@@ -88,6 +89,14 @@ on_every_store! {
         every_usable_card_is_handed_out_as_it_is_fetched
         what_cannot_be_understood_costs_its_own_cards_only
         the_reading_ends_when_asked_to
+    }
+    administration {
+        a_card_is_frozen_and_unfrozen
+        what_was_reported_stays_so
+        a_user_is_suspended_with_all_cards
+        who_is_unknown_is_named
+        a_limit_is_set_replaced_and_removed
+        one_limit_set_by_many_is_one
     }
     torture {
         lanes_and_administrators_keep_the_books

@@ -6,6 +6,7 @@
 //! **Invariant**: a connection whose last call did not end in a definite answer is never used again, and its backend is gone
 //! before the next call is sent. So a call that was given up cannot be applied later.
 
+mod administration;
 mod commit;
 mod connection;
 mod create;
@@ -19,6 +20,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use administration::PgSession;
 pub use create::create_database;
 pub use lane::PgLedger;
 pub use news::PgNews;

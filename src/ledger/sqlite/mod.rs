@@ -6,6 +6,7 @@
 //!
 //! **Invariant**: a connection that may be inside a transaction is never used again. It is closed, which rolls back.
 
+mod administration;
 mod arguments;
 mod commit;
 mod connect;
@@ -18,6 +19,7 @@ mod settings;
 mod statements;
 mod void;
 
+pub use administration::SqliteSession;
 pub use commit::SqliteLedger;
 pub use news::SqliteNews;
 pub use settings::Settings;

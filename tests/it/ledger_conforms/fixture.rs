@@ -1,13 +1,13 @@
 //! What a store brings to the suite.
 
-use jitauth::{facts::change::FactStore, ledger::Ledger};
+use jitauth::ledger::{Ledger, administration::Administration};
 
 /// A fresh store of one kind.
 pub(crate) trait Fixture: Sized + Send + Sync + 'static {
     /// Its ledger.
     type Ledger: Ledger;
     /// Its facts.
-    type Facts: FactStore + Clone;
+    type Facts: Administration;
 
     /// Creates and migrates an empty store. `None`, with the reason printed, when there is no server to do it on.
     fn fresh() -> impl Future<Output = Option<Self>>;
