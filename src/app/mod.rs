@@ -13,7 +13,7 @@ use self::{
     drain::{Http, Parts},
     profiler::Profiler,
     systemd::Systemd,
-    watch::Watch,
+    watch::{Commits, Watch},
 };
 use crate::{
     broker::{self, Broker, events::EventPorts, topology},
@@ -81,15 +81,27 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     // 6. HTTP is served last: a port that answers means that the rest is there.
     let http = server.map(serve_http);
 
-    let watch = Watch { store, facts: facts.clone(), telemetry: telemetry.clone(), readiness: readiness.clone(), pulse: running.pulse() };
+    let watch = Watch {
+        store,
+        facts: facts.clone(),
+        telemetry: telemetry.clone(),
+        readiness: readiness.clone(),
+        pulse: running.pulse(),
+        commits: Commits::default(),
+    };
     let mut systemd = Systemd::from_environment();
     let address = http.as_ref().map_or_else(|| "off".to_owned(), |http| http.address.clone());
     tracing::info!(event = "started", http = address, store = S::NAME, durability, "waiting for the dependencies");
-    tokio::select! {
+    let broken = tokio::select! {
         biased;
-        () = shutdown => {}
-        part = running.broken() => return Err(ended_by_itself(part)),
-        part = watch.run(broker.as_ref(), http.as_ref(), &mut systemd) => return Err(ended_by_itself(part)),
+        () = shutdown => None,
+        part = running.broken() => Some(part),
+        part = watch.run(broker.as_ref(), http.as_ref(), &mut systemd) => Some(part),
+    };
+    if let Some(part) = broken {
+        // The interval in which it broke is the one that is looked for.
+        profiler.finish().await;
+        return Err(ended_by_itself(part));
     }
     readiness.drain();
     let drained = Parts { pipeline, running, broker, http, telemetry }.drain(config.pipeline.drain_timeout, systemd).await;

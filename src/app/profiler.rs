@@ -4,7 +4,11 @@ use crate::{
     config::Config,
     telemetry::{self, Reports, Telemetry, report::About},
 };
-use tokio::task::JoinHandle;
+use std::time::Duration;
+use tokio::{task::JoinHandle, time::timeout};
+
+/// How long the end waits for the last interval to be written. A disk that hangs must not keep a drained daemon from its end.
+const LAST_INTERVAL_MAX: Duration = Duration::from_secs(2);
 
 /// The tasks of the profiler.
 pub(super) struct Profiler {
@@ -28,8 +32,10 @@ impl Profiler {
         let Self { reports, alerts, keeper } = self;
         alerts.abort();
         keeper.abort();
-        if let Err(error) = tokio::task::spawn_blocking(move || reports.end_interval()).await {
-            tracing::error!(event = "interval_failed", %error, "the last interval was not kept; please report this");
+        match timeout(LAST_INTERVAL_MAX, tokio::task::spawn_blocking(move || reports.end_interval())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(event = "interval_failed", %error, "the last interval was not kept; please report this"),
+            Err(_) => tracing::warn!(event = "interval_not_written", "the disk does not take the last interval; look at report.directory"),
         }
     }
 }

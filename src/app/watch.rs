@@ -6,16 +6,19 @@ use crate::{
     facts::tiered::FactTiers,
     ledger::Store,
     pipeline::Pulse,
-    telemetry::{Readiness, Telemetry, events::Dependency, readiness::Check},
+    telemetry::{CommitCounts, Readiness, Telemetry, events::Dependency, readiness::Check},
 };
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// How often dependencies are looked at for readiness, and slow decisions are told.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// After how long a store that says nothing counts as one that is out.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For how long a store whose commits failed, and none went through since, counts as one that is out, although it answers.
+const FAILING_FOR: Duration = Duration::from_secs(5);
 
 /// Looks at the dependencies and keeps readiness true to them.
 pub(super) struct Watch<S> {
@@ -24,6 +27,28 @@ pub(super) struct Watch<S> {
     pub(super) telemetry: Telemetry,
     pub(super) readiness: Readiness,
     pub(super) pulse: Pulse,
+    pub(super) commits: Commits,
+}
+
+/// How commits have fared, from look to look.
+#[derive(Default)]
+pub(super) struct Commits {
+    seen: CommitCounts,
+    failed_at: Option<Instant>,
+}
+
+impl Commits {
+    /// Whether commits fail and none goes through. A store may answer questions and take no writes: its disk is full, or it waits for a
+    /// standby.
+    fn failing(&mut self, now: CommitCounts, at: Instant) -> bool {
+        let before = std::mem::replace(&mut self.seen, now);
+        if now.went_through > before.went_through {
+            self.failed_at = None;
+        } else if now.failed > before.failed {
+            self.failed_at = Some(at);
+        }
+        self.failed_at.is_some_and(|failed| at.duration_since(failed) < FAILING_FOR)
+    }
 }
 
 impl<S: Store> Watch<S> {
@@ -65,11 +90,14 @@ impl<S: Store> Watch<S> {
         failing.join(", ")
     }
 
-    async fn look_at_store(&self, check: &Check) {
+    async fn look_at_store(&mut self, check: &Check) {
         // A store that hangs does not fail by itself.
         let answer = timeout(PING_TIMEOUT, self.store.ping()).await;
         let failed = match answer {
-            Ok(answer) => answer.err().map(|error| error.to_string()),
+            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Ok(())) => {
+                self.commits.failing(self.telemetry.commit_counts(), Instant::now()).then(|| "it answers, but takes no commits".to_owned())
+            }
             Err(_) => Some(format!("no answer within {} ms", PING_TIMEOUT.as_millis())),
         };
         self.note(check, Dependency::Store, failed);
@@ -79,7 +107,32 @@ impl<S: Store> Watch<S> {
         self.telemetry.dependency(dependency, failed.is_none(), failed.as_deref().unwrap_or_default());
         match failed {
             None => check.pass(),
-            Some(detail) => check.fail(detail),
+            // Anybody may ask for the checks: what the dependency says, and where it is, stays in the log.
+            Some(_) => check.fail("cannot be used; the log says why".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_takes_no_commits_is_out_until_one_goes_through_or_nobody_tries() {
+        let (mut commits, start) = (Commits::default(), Instant::now());
+        for (second, went_through, failed, failing) in [
+            (0, 0, 0, false),
+            (1, 5, 1, false),
+            (2, 5, 1, false),
+            (3, 5, 2, true),
+            (4, 5, 2, true),
+            (7, 5, 2, true),
+            (8, 5, 2, false),
+            (9, 5, 3, true),
+            (10, 6, 4, false),
+        ] {
+            let counts = CommitCounts { went_through, failed };
+            assert_eq!(commits.failing(counts, start + Duration::from_secs(second)), failing, "at {second} s");
         }
     }
 }

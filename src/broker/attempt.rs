@@ -91,13 +91,7 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
         around.telemetry.published(told);
     }
     if let (Load::Answer(answer), Some(written)) = (&parcel.load, written) {
-        let about = &parcel.ticket.about;
-        if fate == Fate::Confirmed {
-            around.recorder.record(&after_decision(&answer.told, about, written));
-        }
-        if matches!(fate, Fate::Confirmed | Fate::Unknown) {
-            tell(&around.telemetry, &answer.told, about, written);
-        }
+        measure(&around, &answer.told, &mut parcel.ticket.about, fate, written);
     }
     let channel = channel.status().connected().then_some(channel).filter(|_| told != Some(PublishOutcome::Timeout));
     Attempted { parcel, fate, channel }
@@ -114,6 +108,23 @@ fn judge(outcome: Option<lapin::Result<Confirmation>>) -> (Fate, Option<PublishO
             (Fate::Returned, Some(PublishOutcome::Returned))
         }
         None | Some(Ok(Confirmation::NotRequested) | Err(_)) => (Fate::Unknown, Some(PublishOutcome::Timeout)),
+    }
+}
+
+/// Records an answer that was confirmed, and tells of it, or of one that is not confirmed in time, once. All is measured from when it
+/// was first written: that it had to be written again is part of how long its confirm took.
+fn measure(around: &Surroundings, told: &Told, about: &mut About, fate: Fate, written: Instant) {
+    if matches!(fate, Fate::Returned) {
+        // It reached nobody: the next try is the first.
+        about.written = None;
+        return;
+    }
+    let first = *about.written.get_or_insert(written);
+    if fate == Fate::Confirmed {
+        around.recorder.record(&after_decision(told, about, first));
+    }
+    if matches!(fate, Fate::Confirmed | Fate::Unknown) && !std::mem::replace(&mut about.told, true) {
+        tell(&around.telemetry, told, about, first);
     }
 }
 

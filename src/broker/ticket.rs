@@ -46,6 +46,10 @@ pub(super) struct About {
     pub(super) deadline: Instant,
     /// How often its answer was published so far.
     pub(super) tries: u32,
+    /// When its answer was first written, unless it came back.
+    pub(super) written: Option<Instant>,
+    /// Whether telemetry was told how long it took.
+    pub(super) told: bool,
     /// No queue took the answer until the deadline: what is answered from now on is dead-lettered.
     pub(super) given_up: bool,
 }

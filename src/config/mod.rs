@@ -117,7 +117,7 @@ pub struct Config {
 pub struct Effective {
     /// The key, as in `pipeline.batch_max`.
     pub key: String,
-    /// The value as it would be written in a file; `(secret)` in place of one.
+    /// The value as it would be written in a file; `(secret)` in place of one that is set.
     pub shown: String,
     /// Where it was set.
     pub origin: Origin,
@@ -207,7 +207,8 @@ fn file(path: &Path, schema: &Schema) -> Layer {
 fn effective(leaves: &Leaves) -> Vec<Effective> {
     let one = |(key, leaf): (&String, &value::Leaf)| Effective {
         key: key.clone(),
-        shown: if schema::is_secret(key) { "(secret)".to_owned() } else { leaf.value.shown() },
+        // An empty one is none, and that nobody is asked for a token must show.
+        shown: if schema::is_secret(key) && !leaf.value.is_empty() { "(secret)".to_owned() } else { leaf.value.shown() },
         origin: leaf.origin.clone(),
     };
     leaves.iter().map(one).collect()
@@ -215,7 +216,7 @@ fn effective(leaves: &Leaves) -> Vec<Effective> {
 
 fn fingerprint(effective: &[Effective]) -> String {
     let mut hash = Sha256::new();
-    for Effective { key, shown, .. } in effective {
+    for Effective { key, shown, .. } in effective.iter().filter(|one| !schema::is_secret(&one.key)) {
         hash.update(format!("{key}={shown}\n"));
     }
     hash.finalize().iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()

@@ -246,12 +246,12 @@ fn report(r: &mut Reader<'_>) -> report::Settings {
     let directory = r.text("report.directory");
     report::Settings {
         interval: r.seconds("report.interval_s", 1..=3600, ""),
-        kept_max: r.whole("report.kept_max", 1..=100_000, "an interval takes some kilobytes of memory"),
+        kept_max: r.whole("report.kept_max", 1..=8640, "an interval takes some kilobytes of memory; a directory keeps more"),
         directory: (!directory.is_empty()).then(|| PathBuf::from(directory)),
         file_bytes_max: r.whole::<u64>("report.file_max_mib", 1..=1024, "") << 20,
         keep: Duration::from_secs(DAY_S * r.whole::<u64>("report.keep_days", 1..=3650, "")),
         directory_bytes_max: r.whole::<u64>("report.directory_max_mib", 1..=1_048_576, "") << 20,
-        slowest_max: r.whole("report.slowest_max", 0..=1000, ""),
+        slowest_max: r.whole("report.slowest_max", 0..=64, "each one is looked at whenever another gets in"),
     }
 }
 

@@ -40,6 +40,11 @@ impl Value {
         }
     }
 
+    /// Whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Text(text) if text.is_empty())
+    }
+
     /// As it would be written in a file.
     pub(super) fn shown(&self) -> String {
         match self {

@@ -201,9 +201,13 @@ impl<S: FactSource> Inner<S> {
         let after_user = Instant::now();
         spans.set(Span::User, after_user - after_card);
         let program = self.memory.program(card.program, started)?;
-        spans.set(Span::Limits, after_user.elapsed());
         let file = CardFile { card, user, limits, program };
-        file.agrees().then_some(Some(file))
+        if !file.agrees() {
+            return None;
+        }
+        // Set only when nothing has to be read any more: what is unset is where the time of a read goes.
+        spans.set(Span::Limits, after_user.elapsed());
+        Some(Some(file))
     }
 
     /// A whole, agreeing file from Redis and what memory still has, or nothing.

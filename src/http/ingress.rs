@@ -37,6 +37,8 @@ pub(super) struct Edge<I> {
     pub(super) token: Option<Token>,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) scrape_turn: Arc<Semaphore>,
+    /// As `scrape_turn`, for reports: a question about many hours must not keep a scraper waiting.
+    pub(super) report_turn: Arc<Semaphore>,
     pub(super) draining: AtomicBool,
     pub(super) body_timeout: Duration,
     pub(super) deadline_default: Duration,
@@ -53,6 +55,7 @@ impl<I: Intake> Edge<I> {
             token: settings.token.as_deref().map(Token::new),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             scrape_turn: Arc::new(Semaphore::new(1)),
+            report_turn: Arc::new(Semaphore::new(1)),
             draining: AtomicBool::new(false),
             body_timeout: settings.body_timeout,
             deadline_default: parts.deadline_default,

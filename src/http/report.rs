@@ -24,8 +24,11 @@ pub(super) async fn report<I: Intake>(State(edge): State<Arc<Edge<I>>>, request:
         Ok(question) => question,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
-    // One at a time, with scrapes: it takes a blocking thread some milliseconds, or seconds for many hours.
-    let Ok(turn) = Arc::clone(&edge.scrape_turn).acquire_owned().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    // One at a time, and no scrape behind it: it takes a blocking thread some milliseconds, seconds for many hours, or as long as a disk
+    // takes that hangs.
+    let Ok(turn) = Arc::clone(&edge.report_turn).try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "another report is being made; ask again\n").into_response();
+    };
     let reports = edge.reports.clone();
     let answer = tokio::task::spawn_blocking(move || {
         let answer = reports.answer(question);

@@ -23,10 +23,7 @@ use crate::{
     },
     facts::{FactError, FactSource, tiered::FactTiers},
     ledger::{Commit, Known as KnownId, Ledger, LedgerError, Outcome, Report},
-    telemetry::{
-        Answered, Recorder, Span, Telemetry,
-        events::{CommitOutcome, Dependency},
-    },
+    telemetry::{Answered, Recorder, Span, Telemetry, events::CommitOutcome},
 };
 use std::{
     collections::{BTreeSet, HashSet},
@@ -147,17 +144,14 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
             match outcome {
                 Err(LedgerError::Unknown(error)) => {
                     unknown = true;
-                    self.telemetry.dependency(Dependency::Store, false, &error);
+                    tracing::debug!(event = "commit_unknown", error, "a commit's answer was lost");
                 }
                 // While an earlier send may still turn out to have gone through, only an answer about its ids ends the wait.
                 Err(error @ (LedgerError::Contended(_) | LedgerError::Transient(_) | LedgerError::Unreachable(_))) if unknown => {
                     tracing::warn!(event = "commit_unresolved", error = %error, "asking the store again what became of a commit");
                 }
                 Err(error) => return Err(error),
-                Ok(outcome) => {
-                    self.telemetry.dependency(Dependency::Store, true, "");
-                    return Ok(outcome);
-                }
+                Ok(outcome) => return Ok(outcome),
             }
             let pause = backoff(&mut tries.pauses);
             self.queue.alongside(tokio::time::sleep(pause)).await;
@@ -351,9 +345,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
     /// The store failed and nothing of the batch is in flight: declines what would be too late, waits, gives the rest back.
     async fn pause(&mut self, cases: Vec<Case>, tries: &mut Tries, error: &LedgerError) -> Vec<Case> {
         tries.transient += u32::from(matches!(error, LedgerError::Transient(_)));
-        if matches!(error, LedgerError::Unreachable(_) | LedgerError::Unknown(_)) {
-            self.telemetry.dependency(Dependency::Store, false, &error.to_string());
-        }
+        tracing::debug!(event = "commit_failed", %error, "a batch waits for the store");
         let pause = backoff(&mut tries.pauses);
         let soon = Instant::now() + pause + tries.waited + self.settings.shed_before;
         let (due, open): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.may_be_shed() && case.deadline() <= soon);

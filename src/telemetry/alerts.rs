@@ -14,7 +14,7 @@ use super::{
 use crate::domain::time::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::{mem, time::Duration};
+use std::time::Duration;
 use tokio::{
     runtime::{Handle, RuntimeMetrics},
     sync::mpsc,
@@ -95,9 +95,10 @@ struct Held {
 }
 
 impl Held {
+    /// Names the worst of both. `other` is of a lower level and not counted as what it is not.
     fn join(self, other: Option<Self>) -> Self {
         let Some(other) = other else { return self };
-        let (count, since) = (self.count + other.count, self.since.min(other.since));
+        let (count, since) = (self.count, self.since.min(other.since));
         let worst = if self.rank >= other.rank { self } else { other };
         Self { count, since, ..worst }
     }
@@ -252,7 +253,7 @@ impl Watcher {
             let Some(mut worst) = held[level].take() else { continue };
             quiet[level] = Some(now + alerts.settings.every);
             if level == 1 {
-                worst = worst.join(mem::take(&mut held[0]));
+                worst = worst.join(held[0].take());
                 quiet[0] = quiet[1];
             }
             let threshold = Duration::from_micros(alerts.thresholds_us[kind as usize][level].into());

@@ -28,7 +28,7 @@ pub use events::Telemetry;
 pub use exposition::Exposition;
 pub use promise::{Budget, Promise};
 pub use readiness::Readiness;
-pub use reading::Tally;
+pub use reading::{CommitCounts, Tally};
 pub use recorder::{Recorder, SpanReport};
 pub use report::Reports;
 pub use settings::Settings;

@@ -1,6 +1,7 @@
 //! What the operating system says about the process, under the names that Prometheus gives it. Linux tells by files; elsewhere, and
 //! for what cannot be read, nothing is shown.
 
+use super::clock;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -46,10 +47,11 @@ fn cpu_seconds() -> Option<f64> {
     Some((stat(11)? + stat(12)?) / TICKS_PER_SECOND)
 }
 
+/// From the time since boot, which a service that may see its own processes only can read as well.
 fn start_time() -> Option<f64> {
-    let machine = fs::read_to_string("/proc/stat").ok()?;
-    let booted: f64 = machine.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Some(booted + stat(19)? / TICKS_PER_SECOND)
+    let up: f64 = fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+    let now = clock::now().0 as f64 / 1e6;
+    Some(now - up + stat(19)? / TICKS_PER_SECOND)
 }
 
 fn kib_of(key: &str) -> Option<f64> {

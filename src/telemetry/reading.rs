@@ -4,7 +4,7 @@ use super::{
     Exposition, Slow, SpanReport, Telemetry,
     alerts::Progress,
     exposition::to_prometheus,
-    labels::{Cause, Dependency, Level, Settlement},
+    labels::{Cause, CommitOutcome, Dependency, Level, Settlement},
     metrics::Table,
     process::Process,
     recorder::Set,
@@ -48,7 +48,26 @@ impl fmt::Display for Tally {
     }
 }
 
+/// How commits have fared since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitCounts {
+    /// Those that the store gave a definite answer to.
+    pub went_through: u64,
+    /// Those it could not be asked, or whose answer was lost, or that it asked to try again.
+    pub failed: u64,
+}
+
 impl Telemetry {
+    /// How commits have fared. A lock that was not had in time counts neither way.
+    #[must_use]
+    pub fn commit_counts(&self) -> CommitCounts {
+        let ended = |outcomes: &[CommitOutcome]| outcomes.iter().map(|outcome| self.metrics().db_transactions.get(*outcome as usize)).sum();
+        CommitCounts {
+            went_through: ended(&[CommitOutcome::Committed, CommitOutcome::Rejected, CommitOutcome::Refused]),
+            failed: ended(&[CommitOutcome::Transient, CommitOutcome::Unreachable, CommitOutcome::Unknown]),
+        }
+    }
+
     /// All metrics as text. Takes about a millisecond: not for an async worker thread.
     ///
     /// # Errors

@@ -48,26 +48,26 @@ struct Found {
 }
 
 impl Disk {
-    /// Makes the directory if it has to, and begins a file in it.
-    pub(super) fn open(directory: &Path, settings: &Settings, now: Timestamp) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
+    /// Of this directory. Nothing is touched yet.
+    pub(super) fn new(directory: &Path, settings: &Settings) -> Self {
         let Settings { file_bytes_max, directory_bytes_max, keep, .. } = *settings;
-        let mut disk = Self { directory: directory.to_owned(), file_bytes_max, directory_bytes_max, keep, file: None };
-        disk.begin(now)?;
-        disk.prune(now)?;
-        Ok(disk)
+        Self { directory: directory.to_owned(), file_bytes_max, directory_bytes_max, keep, file: None }
     }
 
-    /// Appends an interval. A file that is full is closed first, and then what is too old or too much is removed.
-    pub(super) fn append(&mut self, text: &str, now: Timestamp) -> io::Result<()> {
+    /// Appends an interval. The first one, and one that finds the file full, begins a file; then what is too old or too much goes.
+    pub(super) fn append(&mut self, text: &str, start: Timestamp, now: Timestamp) -> io::Result<()> {
         let full = |open: &Open| open.bytes >= self.file_bytes_max;
         if self.file.as_ref().is_none_or(full) {
-            self.begin(now)?;
-            self.prune(now)?;
+            // Named for where it begins: what it has is looked for by that.
+            self.begin(start)?;
+            self.prune(now);
         }
         let Some(open) = &mut self.file else { return Ok(()) };
         if let Err(error) = open.file.write_all(text.as_bytes()) {
-            self.file = None;
+            // Without what was torn the file can be used again: a full disk must not cost a file for each interval.
+            if open.file.set_len(open.bytes).is_err() {
+                self.file = None;
+            }
             return Err(error);
         }
         open.bytes += text.len() as u64;
@@ -84,9 +84,13 @@ impl Disk {
         let from_system = SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(from.0).unwrap_or(0));
         for file in found(directory)?.into_iter().filter(|file| file.start < to && file.modified >= from_system) {
             let opened = match File::open(&file.path) {
+                Ok(opened) => opened,
                 // Removed in the meantime because it was too old.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened?,
+                Err(error) => {
+                    tracing::warn!(event = "interval_file_unreadable", file = %file.path.display(), %error, "a report goes without it");
+                    continue;
+                }
             };
             let (mut lines, mut reading, mut line) = (BufReader::new(opened), Reading::new(from, to), Vec::new());
             loop {
@@ -103,28 +107,35 @@ impl Disk {
         Ok(())
     }
 
-    fn begin(&mut self, now: Timestamp) -> io::Result<()> {
-        let stamp = jiff::Timestamp::from_microsecond(now.0).map_err(io::Error::other)?.strftime(NAME_TIME).to_string();
+    fn begin(&mut self, start: Timestamp) -> io::Result<()> {
+        let stamp = jiff::Timestamp::from_microsecond(start.0).map_err(io::Error::other)?.strftime(NAME_TIME).to_string();
         let header = interval::header()?;
+        fs::create_dir_all(&self.directory)?;
         for nth in 0..SAME_SECOND_MAX {
             let path = self.directory.join(format!("{NAME_START}{stamp}-{nth:03}{NAME_END}"));
             match OpenOptions::new().append(true).create_new(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(mut file) => {
-                    file.write_all(&header)?;
-                    self.file = Some(Open { path, file, bytes: header.len() as u64 });
-                    return Ok(());
+                    let written = file.write_all(&header);
+                    if written.is_ok() {
+                        self.file = Some(Open { path, file, bytes: header.len() as u64 });
+                    } else {
+                        // An empty file would only be in the way.
+                        drop(fs::remove_file(&path));
+                    }
+                    return written;
                 }
             }
         }
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "too many files began in one second"))
     }
 
-    fn prune(&self, now: Timestamp) -> io::Result<()> {
+    /// Removes what is too old or too much. What cannot be removed stays, and is told.
+    fn prune(&self, now: Timestamp) {
         let oldest = now.0.saturating_sub(i64::try_from(self.keep.as_micros()).unwrap_or(i64::MAX));
         let oldest = SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(oldest).unwrap_or(0));
-        let all = found(&self.directory)?;
+        let all = found(&self.directory).unwrap_or_default();
         let mut bytes: u64 = all.iter().map(|file| file.bytes).sum();
         for file in all {
             let written = self.file.as_ref().is_some_and(|open| open.path == file.path);
@@ -132,11 +143,12 @@ impl Disk {
                 continue;
             }
             match fs::remove_file(&file.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(event = "interval_file_stays", file = %file.path.display(), %error, "an old file cannot be removed");
+                }
                 _ => bytes = bytes.saturating_sub(file.bytes),
             }
         }
-        Ok(())
     }
 }
 

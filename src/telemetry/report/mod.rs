@@ -20,11 +20,19 @@ use crate::domain::time::Timestamp;
 use disk::Disk;
 use interval::{Interval, Reading, overlaps};
 use parking_lot::Mutex;
-use std::{collections::VecDeque, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Between two lines about a disk that does not take intervals.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
+/// A wall clock that goes so much astray of the monotonic one within an interval was set.
+const CLOCK_SET_US: u64 = 1_000_000;
 
 /// What a report says about the daemon itself.
 #[derive(Clone, Debug, Default)]
@@ -50,12 +58,31 @@ struct Inner {
     about: About,
     settings: Settings,
     telemetry: Telemetry,
-    started: Timestamp,
-    /// When the open interval began, and what had been counted by then.
-    open: Mutex<(Timestamp, Counts)>,
-    kept: Mutex<VecDeque<Kept>>,
+    started: Instant,
+    open: Mutex<Open>,
+    kept: Mutex<VecDeque<Arc<Kept>>>,
     disk: Option<Mutex<Disk>>,
     trouble: Throttle,
+}
+
+/// The interval that has not ended yet.
+#[derive(Debug)]
+struct Open {
+    start: Timestamp,
+    /// The same moment by a clock that nobody sets.
+    began: Instant,
+    /// What had been counted by then.
+    counts: Counts,
+}
+
+impl Open {
+    /// When it began, by a wall clock that says it is `now`. A clock that was set meanwhile takes the beginning along; otherwise
+    /// intervals follow each other without a gap.
+    fn start(&self, now: Timestamp) -> Timestamp {
+        let lasted = i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let start = Timestamp(now.0.saturating_sub(lasted));
+        if start.0.abs_diff(self.start.0) < CLOCK_SET_US { self.start } else { start }
+    }
 }
 
 /// An interval in memory, as it is written.
@@ -78,26 +105,17 @@ pub enum ReportError {
 }
 
 impl Reports {
-    /// Begins the first interval. A directory that cannot be used is told in the log, and intervals are kept in memory only: the
-    /// daemon's work does not depend on it.
+    /// Begins the first interval. The directory is not touched before the first interval is over: a disk that hangs must not keep the
+    /// daemon from its work.
     #[must_use]
     pub fn new(about: About, settings: Settings, telemetry: Telemetry) -> Self {
         let started = clock::now();
-        let disk = settings.directory.as_deref().and_then(|directory| match Disk::open(directory, &settings, started) {
-            Ok(disk) => Some(Mutex::new(disk)),
-            Err(error) => {
-                tracing::warn!(
-                    event = "report_directory_failed",
-                    directory = %directory.display(),
-                    %error,
-                    "intervals are kept in memory only; make report.directory writable and start again, or set it to \"\""
-                );
-                None
-            }
-        });
-        let open = Mutex::new((started, telemetry.counts()));
+        let disk = settings.directory.as_deref().map(|directory| Mutex::new(Disk::new(directory, &settings)));
+        let open = Mutex::new(Open { start: started, began: clock::instant(), counts: telemetry.counts() });
         let trouble = Throttle::new(REPEAT_AFTER);
-        Self { inner: Arc::new(Inner { about, settings, telemetry, started, open, kept: Mutex::default(), disk, trouble }) }
+        Self {
+            inner: Arc::new(Inner { about, settings, telemetry, started: clock::instant(), open, kept: Mutex::default(), disk, trouble }),
+        }
     }
 
     /// The store, as health checks name it.
@@ -131,10 +149,10 @@ impl Reports {
         let mut ended = {
             let mut open = inner.open.lock();
             let (counts, now) = (inner.telemetry.counts(), clock::now());
-            let mut ended = Interval::empty(open.0, now);
+            let mut ended = Interval::empty(open.start(now), now);
             ended.set = inner.telemetry.take_interval();
-            ended.counts = counts.since(&open.1);
-            *open = (now, counts);
+            ended.counts = counts.since(&open.counts);
+            *open = Open { start: now, began: clock::instant(), counts };
             ended
         };
         ended.slowest = inner.telemetry.take_slowest();
@@ -149,16 +167,25 @@ impl Reports {
 
     fn put(&self, kept: Kept) {
         let inner = &*self.inner;
+        let kept = Arc::new(kept);
+        {
+            // Memory first: a disk that takes its time must not hide an interval from questions.
+            let mut all = inner.kept.lock();
+            all.push_back(Arc::clone(&kept));
+            while all.len() > inner.settings.kept_max {
+                all.pop_front();
+            }
+        }
         if let Some(disk) = &inner.disk
-            && let Err(error) = disk.lock().append(&kept.text, kept.end)
+            && let Err(error) = disk.lock().append(&kept.text, kept.start, kept.end)
             && let Some(count) = inner.trouble.pass()
         {
-            tracing::warn!(event = "interval_not_written", count, %error, "intervals are not on disk; look at report.directory");
-        }
-        let mut all = inner.kept.lock();
-        all.push_back(kept);
-        while all.len() > inner.settings.kept_max {
-            all.pop_front();
+            tracing::warn!(
+                event = "interval_not_written",
+                count,
+                %error,
+                "intervals are in memory only; make report.directory writable, or set it to \"\""
+            );
         }
     }
 
@@ -173,13 +200,13 @@ impl Reports {
             Question::SinceStart => (self.since_start(now), 0),
             Question::Between(from, to) => self.between(from, to, now)?,
         };
-        let asked = Asked { now, started: inner.started, question, intervals };
+        let asked = Asked { now, started: self.started(now), question, intervals };
         Ok(Report::new(&inner.about, &asked, &whole))
     }
 
     fn since_start(&self, now: Timestamp) -> Interval {
         let inner = &*self.inner;
-        let mut whole = Interval::empty(inner.started, now);
+        let mut whole = Interval::empty(self.started(now), now);
         whole.counts = inner.telemetry.counts();
         whole.set = inner.telemetry.whole();
         whole.slowest = inner.telemetry.slowest();
@@ -195,65 +222,80 @@ impl Reports {
 
     fn between(&self, from: Timestamp, to: Timestamp, now: Timestamp) -> Result<(Interval, usize), ReportError> {
         let inner = &*self.inner;
-        let begins = self.begins();
+        let begins = self.begins(now);
         if to <= begins {
             return Err(ReportError::NotKept(clock::rfc3339(begins)));
         }
-        let mut parts = Vec::new();
-        match self.directory_for(from) {
-            Some(directory) => Disk::read(directory, from, to, |interval| parts.push(interval))?,
-            None => {
-                let mut reading = Reading::new(from, to);
-                let kept = inner.kept.lock();
-                let lines = kept.iter().filter(|kept| overlaps(kept.start, kept.end, from, to)).flat_map(|kept| kept.text.lines());
-                parts.extend(lines.filter_map(|line| reading.line(line)));
-            }
+        let mut answer = Answer { whole: None, intervals: 0, slowest_max: inner.settings.slowest_max };
+        // What memory has is not read from the disk, which may not have taken it.
+        let in_memory: Vec<_> = inner.kept.lock().iter().cloned().collect();
+        let memory_begins = in_memory.first().map_or_else(|| inner.open.lock().start(now), |kept| kept.start);
+        if let Some(directory) = self.directory()
+            && from < memory_begins
+        {
+            Disk::read(directory, from, to.min(memory_begins), |interval| answer.join(interval))?;
         }
-        parts.extend(self.open_interval(from, to, now));
-        let mut parts = parts.into_iter();
-        let Some(mut whole) = parts.next() else { return Ok((Interval::empty(from.max(begins), to), 0)) };
-        let mut intervals = 1;
-        for part in parts {
-            whole.join(&part, inner.settings.slowest_max);
-            intervals += 1;
+        let mut reading = Reading::new(from, to);
+        for kept in in_memory.iter().filter(|kept| overlaps(kept.start, kept.end, from, to)) {
+            kept.text.lines().filter_map(|line| reading.line(line)).for_each(|interval| answer.join(interval));
         }
-        Ok((whole, intervals))
+        if let Some(open) = self.open_interval(from, to, now) {
+            answer.join(open);
+        }
+        let Answer { whole, intervals, .. } = answer;
+        Ok((whole.unwrap_or_else(|| Interval::empty(from.max(begins), to)), intervals))
     }
 
     /// The interval that has not ended yet, if it is asked about.
     fn open_interval(&self, from: Timestamp, to: Timestamp, now: Timestamp) -> Option<Interval> {
         let telemetry = &self.inner.telemetry;
         let open = self.inner.open.lock();
-        if !overlaps(open.0, now, from, to) {
+        let start = open.start(now);
+        if !overlaps(start, now, from, to) {
             return None;
         }
-        let mut interval = Interval::empty(open.0, now);
+        let mut interval = Interval::empty(start, now);
         interval.set = telemetry.interval();
-        interval.counts = telemetry.counts().since(&open.1);
+        interval.counts = telemetry.counts().since(&open.counts);
         interval.slowest = telemetry.slowest();
         Some(interval)
     }
 
     /// When what is kept begins.
-    fn begins(&self) -> Timestamp {
+    fn begins(&self, now: Timestamp) -> Timestamp {
         let inner = &*self.inner;
         let memory = inner.kept.lock();
         // As long as none had to leave, memory has everything since the start.
         let in_memory = if memory.len() < inner.settings.kept_max { None } else { memory.front().map(|kept| kept.start) };
-        let in_memory = in_memory.unwrap_or(inner.started);
-        let directory = inner.disk.as_ref().and(inner.settings.directory.as_deref());
-        directory.and_then(Disk::earliest).map_or(in_memory, |on_disk| on_disk.min(in_memory))
+        let in_memory = in_memory.unwrap_or_else(|| self.started(now));
+        self.directory().and_then(Disk::earliest).map_or(in_memory, |on_disk| on_disk.min(in_memory))
     }
 
-    /// Where to read from when memory does not reach back far enough.
-    fn directory_for(&self, from: Timestamp) -> Option<&Path> {
-        let inner = &*self.inner;
-        let reaches = {
-            let memory = inner.kept.lock();
-            let full = memory.len() >= inner.settings.kept_max;
-            if full { memory.front().is_some_and(|kept| kept.start <= from) } else { inner.started <= from }
-        };
-        inner.disk.as_ref().filter(|_| !reaches).and(inner.settings.directory.as_deref())
+    /// When the daemon started, by a wall clock that says it is `now`.
+    fn started(&self, now: Timestamp) -> Timestamp {
+        let up = i64::try_from(self.inner.started.elapsed().as_micros()).unwrap_or(i64::MAX);
+        Timestamp(now.0.saturating_sub(up))
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        self.inner.settings.directory.as_deref()
+    }
+}
+
+/// An answer in the making. Intervals are joined as they come: each takes a megabyte and a half.
+struct Answer {
+    whole: Option<Interval>,
+    intervals: usize,
+    slowest_max: usize,
+}
+
+impl Answer {
+    fn join(&mut self, part: Interval) {
+        self.intervals += 1;
+        match &mut self.whole {
+            Some(whole) => whole.join(&part, self.slowest_max),
+            None => self.whole = Some(part),
+        }
     }
 }
 
