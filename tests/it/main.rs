@@ -17,6 +17,7 @@ mod health_names_what_is_out;
 mod late_is_void;
 mod ledger_conforms;
 mod never_overspends;
+mod orders_hold_at_once;
 mod outcomes;
 mod report_answers_for_an_interval;
 mod round_trips;
