@@ -97,7 +97,7 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
     Attempted { parcel, fate, channel }
 }
 
-fn judge(outcome: Option<lapin::Result<Confirmation>>) -> (Fate, Option<PublishOutcome>) {
+pub(super) fn judge(outcome: Option<lapin::Result<Confirmation>>) -> (Fate, Option<PublishOutcome>) {
     match outcome {
         Some(Ok(Confirmation::Ack(None))) => (Fate::Confirmed, Some(PublishOutcome::Confirmed)),
         Some(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => (Fate::Returned, Some(PublishOutcome::Returned)),

@@ -104,6 +104,9 @@ pub(super) fn dead_letter(delivery: &Delivery, reason: DeadLetterReason, detail:
     let original = &delivery.properties;
     let body = clean(&delivery.data);
     let mut headers = original_headers(original.headers().as_ref());
+    if body != delivery.data {
+        headers.insert("x-redacted".into(), AMQPValue::Boolean(true));
+    }
     for (name, value) in [("x-original-expiration", original.expiration()), ("x-original-user-id", original.user_id())] {
         if let Some(value) = value {
             headers.insert(name.into(), text(clean_short(value).as_str()));
@@ -116,10 +119,11 @@ pub(super) fn dead_letter(delivery: &Delivery, reason: DeadLetterReason, detail:
     headers.insert("x-original-routing-key".into(), text(clean_short(&delivery.routing_key).as_str()));
     headers.insert("x-failed-at".into(), text(&timestamp::format(at)));
     headers.insert("x-dlq-id".into(), text(&dead_letter_id(&body, original)));
-    DeadLetter { reason, body: body.into(), properties: dead_letter_properties(original).with_headers(headers) }
+    DeadLetter { reason, body: body.into(), properties: kept_properties(original).with_headers(headers) }
 }
 
-fn dead_letter_properties(original: &BasicProperties) -> BasicProperties {
+/// What is kept of a message's properties: all but headers, expiration and user, without card numbers.
+pub(super) fn kept_properties(original: &BasicProperties) -> BasicProperties {
     type Set = fn(BasicProperties, ShortString) -> BasicProperties;
     let texts: [(&Option<ShortString>, Set); 8] = [
         (original.content_type(), BasicProperties::with_content_type),
@@ -148,7 +152,7 @@ fn dead_letter_properties(original: &BasicProperties) -> BasicProperties {
 
 /// The same for the same delivery, however often it is dead-lettered. Taken from the redacted body: a digest of the original
 /// beside the redacted copy would let a card number be guessed back.
-fn dead_letter_id(clean_body: &[u8], original: &BasicProperties) -> String {
+pub(super) fn dead_letter_id(clean_body: &[u8], original: &BasicProperties) -> String {
     let mut digest = Sha256::new();
     let message_id = original.message_id().as_ref().map(clean_short);
     let correlation_id = original.correlation_id().as_ref().map(clean_short);

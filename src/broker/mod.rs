@@ -5,6 +5,7 @@
 mod attempt;
 mod connection;
 mod consumer;
+pub mod dead_letters;
 mod envelope;
 mod error;
 pub mod events;

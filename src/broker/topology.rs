@@ -126,6 +126,15 @@ pub(super) fn work_queues_and_dead_letter_queues(settings: &Settings) -> Vec<Str
     queues(settings).into_iter().map(|queue| queue.name).filter(|name| *name != settings.response_queue).collect()
 }
 
+/// The dead letter queues, each with the routing key that leads to its work queue; that of authorizations first.
+pub(super) fn dead_letter_queues(settings: &Settings) -> [(String, &'static str); 3] {
+    [
+        (settings.dead_letter_queue.clone(), CREATED),
+        (dead(&settings.transaction_queue), TRANSACTION_CREATED),
+        (dead(&settings.webhook_queue), WEBHOOK_CREATED),
+    ]
+}
+
 /// An AMQP short string; a longer text is cut, and then names nothing that exists.
 pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(&text[..text.floor_char_boundary(255)]).unwrap_or_default()
@@ -142,18 +151,31 @@ fn exchanges(settings: &Settings) -> [String; 2] {
 }
 
 fn queues(settings: &Settings) -> Vec<Queue> {
-    let dead = |name: &str| format!("{name}-dlq");
-    let plain = |name: String, key| Queue { name, key, arguments: queue_type(settings) };
+    let dead_letters = |name: String, key| Queue { name, key, arguments: dead_letter_arguments(settings) };
     let work = |name: &str, key, failed| Queue { name: name.to_owned(), key, arguments: work_arguments(settings, failed) };
     vec![
-        plain(settings.dead_letter_queue.clone(), FAILED),
-        plain(dead(&settings.transaction_queue), TRANSACTION_FAILED),
-        plain(dead(&settings.webhook_queue), WEBHOOK_FAILED),
-        plain(settings.response_queue.clone(), DECIDED),
+        dead_letters(settings.dead_letter_queue.clone(), FAILED),
+        dead_letters(dead(&settings.transaction_queue), TRANSACTION_FAILED),
+        dead_letters(dead(&settings.webhook_queue), WEBHOOK_FAILED),
+        Queue { name: settings.response_queue.clone(), key: DECIDED, arguments: queue_type(settings) },
         work(&settings.request_queue, CREATED, FAILED),
         work(&settings.transaction_queue, TRANSACTION_CREATED, TRANSACTION_FAILED),
         work(&settings.webhook_queue, WEBHOOK_CREATED, WEBHOOK_FAILED),
     ]
+}
+
+fn dead(name: &str) -> String {
+    format!("{name}-dlq")
+}
+
+/// A quorum queue drops a message after a number of deliveries (by default 20, from RabbitMQ 4 on), and every look at a dead letter
+/// is one. With a limit it also puts what comes back where it was, and not at the end.
+fn dead_letter_arguments(settings: &Settings) -> FieldTable {
+    let mut arguments = queue_type(settings);
+    if settings.queue_type == QueueType::Quorum {
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(i32::MAX));
+    }
+    arguments
 }
 
 fn queue_type(settings: &Settings) -> FieldTable {

@@ -10,6 +10,7 @@ mod card;
 mod config;
 pub mod daemon;
 pub mod demo;
+mod dlq;
 mod error;
 mod health;
 mod limit;
@@ -18,6 +19,7 @@ mod migrate;
 mod report;
 pub mod seed;
 mod serve;
+mod table;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -107,6 +109,9 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Manual pages
     Man(manual::ManArgs),
+    /// Dead letters: look at them, and send their messages again
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// What this binary is
     Version(version::VersionArgs),
 }
@@ -169,6 +174,7 @@ impl Cli {
             Command::Topology(command) => topology::run(command, &config).await,
             Command::Report(args) => report::run(&args, &config).await,
             Command::Top(args) => top::run(&args, &config).await,
+            Command::Dlq(command) => dlq::run(command, &config).await,
             Command::Config(command) => config::run(command, &config),
             Command::Health(args) => health::run(&args, &config).await,
             Command::Completions(args) => manual::completions(args),

@@ -12,6 +12,7 @@ mod dashboards_show_numbers;
 mod dead_letters;
 mod decides_over_amqp;
 mod decides_over_http;
+mod dlq_replay_is_safe;
 mod drains;
 mod health_names_what_is_out;
 mod late_is_void;
