@@ -3,11 +3,13 @@
 mod drain;
 mod error;
 mod news;
+mod offline;
 mod profiler;
 mod systemd;
 mod watch;
 
 pub use error::AppError;
+pub use offline::offline;
 
 use self::{
     drain::{Http, Parts},

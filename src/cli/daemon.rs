@@ -1,12 +1,14 @@
 //! The running daemon, asked over HTTP: one client for every command that does.
 
+pub use hyper::StatusCode;
+
 use super::{Error, Exit};
 use crate::{config::Config, telemetry::Span};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Method, Request, StatusCode, Uri,
+    Method, Request, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use hyper_util::{
@@ -72,6 +74,8 @@ pub struct Reply {
     pub journaled: bool,
     /// Microseconds per span, from the header.
     pub stages: Vec<(Span, u64)>,
+    /// What is wrong with the request, where the daemon says so.
+    pub detail: Option<String>,
 }
 
 /// Why there was no answer; asking the same again is safe.
@@ -261,6 +265,7 @@ impl Reply {
             replayed: header("x-replayed") == Some(b"true"),
             journaled: header("x-final") != Some(b"false"),
             stages: header("x-stage-us").map(stages).unwrap_or_default(),
+            detail: header("x-detail").map(|text| String::from_utf8_lossy(text).into_owned()),
         }
     }
 

@@ -6,6 +6,7 @@
 mod administration;
 #[cfg(test)]
 mod administration_tests;
+mod authorize;
 mod card;
 mod config;
 pub mod daemon;
@@ -109,6 +110,8 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Manual pages
     Man(manual::ManArgs),
+    /// Ask for an authorization, and show the decision
+    Authorize(authorize::AuthorizeArgs),
     /// Dead letters: look at them, and send their messages again
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -174,6 +177,7 @@ impl Cli {
             Command::Topology(command) => topology::run(command, &config).await,
             Command::Report(args) => report::run(&args, &config).await,
             Command::Top(args) => top::run(&args, &config).await,
+            Command::Authorize(args) => authorize::run(&args, &config).await,
             Command::Dlq(command) => dlq::run(command, &config).await,
             Command::Config(command) => config::run(command, &config),
             Command::Health(args) => health::run(&args, &config).await,

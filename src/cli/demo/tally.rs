@@ -133,6 +133,7 @@ mod tests {
             replayed: true,
             journaled,
             stages: vec![(Span::Card, 4)],
+            detail: None,
         }
     }
 

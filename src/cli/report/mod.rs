@@ -6,6 +6,7 @@ mod tests;
 
 pub(super) use table::{bar, percent, time};
 
+use super::daemon::StatusCode;
 use super::{
     Error, Exit,
     daemon::{Daemon, DaemonArgs, Reply},
@@ -16,7 +17,6 @@ use crate::{
     telemetry::{promise::Verdict, report::Report},
 };
 use clap::Args;
-use hyper::StatusCode;
 use url::form_urlencoded;
 
 /// Which stretch of time, and how to show it.
