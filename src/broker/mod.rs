@@ -9,6 +9,7 @@ pub mod dead_letters;
 mod envelope;
 mod error;
 pub mod events;
+mod inspect;
 mod publisher;
 mod reception;
 mod reply;
@@ -19,6 +20,7 @@ mod ticket;
 pub mod topology;
 
 pub use error::BrokerError;
+pub use inspect::{Inspection, inspect};
 pub use settings::{QueueType, Settings};
 
 use crate::{

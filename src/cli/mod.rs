@@ -12,6 +12,7 @@ mod config;
 pub mod daemon;
 pub mod demo;
 mod dlq;
+mod doctor;
 mod error;
 mod health;
 mod limit;
@@ -112,6 +113,8 @@ enum Command {
     Man(manual::ManArgs),
     /// Ask for an authorization, and show the decision
     Authorize(authorize::AuthorizeArgs),
+    /// Say whether everything that a daemon needs is there and set up well; exit 1 when something is not
+    Doctor(doctor::DoctorArgs),
     /// Dead letters: look at them, and send their messages again
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -178,6 +181,7 @@ impl Cli {
             Command::Report(args) => report::run(&args, &config).await,
             Command::Top(args) => top::run(&args, &config).await,
             Command::Authorize(args) => authorize::run(&args, &config).await,
+            Command::Doctor(args) => doctor::run(&args, &config).await,
             Command::Dlq(command) => dlq::run(command, &config).await,
             Command::Config(command) => config::run(command, &config),
             Command::Health(args) => health::run(&args, &config).await,

@@ -14,6 +14,7 @@ mod dead_letters;
 mod decides_over_amqp;
 mod decides_over_http;
 mod dlq_replay_is_safe;
+mod doctor_finds_it;
 mod drains;
 mod health_names_what_is_out;
 mod late_is_void;

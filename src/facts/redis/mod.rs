@@ -7,11 +7,13 @@
 //! Rows carry their version and are written by scripts that never replace a higher version by a lower one. A change does not delete
 //! a row but puts a tombstone in its place, for longer than anybody who read the fact before may take to write it.
 
+mod inspect;
 mod row;
 mod script;
 mod tombstone;
 mod tracking;
 
+pub use inspect::{InspectError, Inspection, inspect};
 pub use tombstone::tell;
 pub use tracking::Tracking;
 

@@ -12,6 +12,7 @@ mod connection;
 mod create;
 mod error;
 mod facts;
+mod inspect;
 mod lane;
 mod news;
 mod report;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use administration::PgSession;
 pub use create::create_database;
+pub use inspect::Inspection;
 pub use lane::PgLedger;
 pub use news::PgNews;
 pub use settings::Settings;

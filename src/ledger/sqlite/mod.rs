@@ -13,6 +13,7 @@ mod connect;
 mod error;
 mod facts;
 mod group;
+mod inspect;
 mod lock;
 mod news;
 mod settings;
@@ -21,6 +22,7 @@ mod void;
 
 pub use administration::SqliteSession;
 pub use commit::SqliteLedger;
+pub use inspect::Inspection;
 pub use news::SqliteNews;
 pub use settings::Settings;
 
