@@ -21,11 +21,14 @@ use crate::{
     broker::{self, Broker, events::EventPorts, topology},
     config::{Config, StoreKind},
     domain::time::Timestamp,
-    facts::{memory::Memory, redis::Redis, tiered::FactTiers},
+    facts::{invalidator::Invalidator, memory::Memory, redis::Redis, tiered::FactTiers},
     http,
     ledger::{SchemaState, Store, postgres::Postgres, sqlite::Sqlite},
     pipeline::{self, Pipeline, WallClock},
-    telemetry::{Reports, Telemetry, events::Dependency},
+    telemetry::{
+        Reports, Telemetry,
+        events::{Dependency, Path},
+    },
 };
 use std::{
     sync::Arc,
@@ -67,9 +70,13 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     if config.redis.is_some() {
         telemetry.expects(Dependency::Redis);
     }
-    let connected = config.redis.clone().map(|redis| Redis::connect(redis, false, &telemetry)).transpose();
-    let (redis, _tracking) = connected.map_err(misconfigured_redis)?.unzip();
+    let pushes = config.freshness.listen_to.has(Path::Redis);
+    let connected = config.redis.clone().map(|redis| Redis::connect(redis, pushes, &telemetry)).transpose();
+    let (redis, tracking) = connected.map_err(misconfigured_redis)?.unzip();
     let facts = FactTiers::new(Memory::new(config.memory), redis, store.clone(), telemetry.clone());
+    let invalidator = Invalidator::new(facts.clone(), config.freshness, wall.clone());
+    let warm = config.freshness.warm.then(|| readiness.check("warm"));
+    let mut fresh = invalidator.start(tracking.flatten(), warm);
 
     // 3. The pipeline, with a store connection for each lane and one for the late desk.
     let (pipeline, mut running) = pipeline::start(config.pipeline, facts.clone(), || store.ledger(), &wall, &telemetry);
@@ -78,7 +85,7 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let server = bind_http(&config, &pipeline, &telemetry, &profiler.reports).await?;
 
     // 5. The broker, on a topology that is as it should be. From here on nothing can fail any more.
-    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(facts.clone(), &telemetry)).await?;
+    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(invalidator, &telemetry)).await?;
 
     // 6. HTTP is served last: a port that answers means that the rest is there.
     let http = server.map(serve_http);
@@ -98,6 +105,7 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
         biased;
         () = shutdown => None,
         part = running.broken() => Some(part),
+        _ = fresh.join_next() => Some("what keeps facts fresh"),
         part = watch.run(broker.as_ref(), http.as_ref(), &mut systemd) => Some(part),
     };
     if let Some(part) = broken {

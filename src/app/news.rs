@@ -3,9 +3,8 @@
 use crate::{
     broker::events::{EventPorts, Outgoing},
     codec::event::FactEvent,
-    domain::facts::Subject,
-    facts::{FactSource, tiered::FactTiers},
-    telemetry::Telemetry,
+    facts::{change::FactStore, invalidator::Invalidator},
+    telemetry::{Telemetry, events::Path},
 };
 use tokio::sync::mpsc;
 
@@ -18,7 +17,7 @@ const TOLD_WAITING_MAX: usize = 64;
 const ALERT_KEY: &str = "latency.alert";
 
 /// The ports of the broker, with the caches and the alerts at the other end.
-pub(super) fn ports<S: FactSource>(facts: FactTiers<S>, telemetry: &Telemetry) -> EventPorts {
+pub(super) fn ports<S: FactStore>(invalidator: Invalidator<S>, telemetry: &Telemetry) -> EventPorts {
     let (heard, mut events) = mpsc::channel::<FactEvent>(EVENTS_WAITING_MAX);
     let (tell, told) = mpsc::channel(TOLD_WAITING_MAX);
     if let Some(mut alerts) = telemetry.take_alerts() {
@@ -31,10 +30,9 @@ pub(super) fn ports<S: FactSource>(facts: FactTiers<S>, telemetry: &Telemetry) -
         });
     }
     tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            if let Subject::Card(token) = event.subject {
-                // A store that cannot be read now makes a stale fact no worse: the commit finds it.
-                drop(facts.refresh(&token).await);
+        while let Some(FactEvent { subject, at, .. }) = events.recv().await {
+            if invalidator.listens_to(Path::Events) {
+                invalidator.said(Path::Events, &subject, at).await;
             }
         }
     });

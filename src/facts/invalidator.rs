@@ -149,10 +149,11 @@ impl<S: FactStore> Invalidator<S> {
     /// Every change is heard of by this way from now on, or not any more. What was missed meanwhile is looked for.
     pub fn link(&self, path: Path, live: bool, why: &str) {
         let now = Instant::now();
-        let missed = {
+        let (missed, first) = {
             let mut links = self.inner.links.lock();
             let store = links[Path::Store as usize];
             let link = &mut links[path as usize];
+            let first = link.lost_at.is_none();
             if live == link.live_since.is_some() {
                 return;
             }
@@ -160,10 +161,11 @@ impl<S: FactStore> Invalidator<S> {
                 link.live_since = Some(now);
                 // The store tells of every change: if it was heard all the time, nothing was missed.
                 let lost_at = link.lost_at;
-                !(path != Path::Store && store.live_since.is_some_and(|since| lost_at.is_none_or(|lost| since <= lost)))
+                let covered = path != Path::Store && store.live_since.is_some_and(|since| lost_at.is_none_or(|lost| since <= lost));
+                (!covered, first)
             } else {
                 *link = Link { live_since: None, lost_at: Some(now) };
-                false
+                (false, false)
             }
         };
         self.inner.facts.telemetry().news(path, live, why);
@@ -171,7 +173,13 @@ impl<S: FactStore> Invalidator<S> {
             self.inner.listening.notify_one();
         }
         // Events are hints: whoever writes to the store need not send any, so that none was missed says nothing.
-        if missed && path != Path::Events {
+        if !missed || path == Path::Events {
+            return;
+        }
+        if first && !self.inner.settings.warm {
+            // Hardly anything was read yet: to read that again costs less than to compare it with the whole store.
+            self.inner.facts.memory().drop_everything();
+        } else {
             self.inner.missed.notify_one();
         }
     }
@@ -203,6 +211,12 @@ impl<S: FactStore> Invalidator<S> {
             self.inner.missed.notify_one();
         }
         true
+    }
+
+    /// Whether what comes by this way is wanted.
+    #[must_use]
+    pub fn listens_to(&self, path: Path) -> bool {
+        self.inner.settings.listen_to.has(path)
     }
 
     /// Whether every change is heard of now, by the way that tells most.

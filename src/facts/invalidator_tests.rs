@@ -179,6 +179,19 @@ async fn it_warms_without_news_when_they_do_not_come_and_compares_when_they_do()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cold_start_reads_no_more_than_is_asked_for() {
+    let rig = rig(10, false, 0);
+    rig.facts.lookup(&token(1)).await.unwrap();
+    rig.hear(Heard::Listening).await;
+    assert_eq!((rig.seen(1), rig.scans()), (None, 0), "it may have changed before the news were heard");
+    rig.facts.lookup(&token(1)).await.unwrap();
+    // After a gap there is something to compare. No further card is read into memory by that.
+    rig.hear(Heard::Lost("cut".to_owned())).await;
+    rig.hear(Heard::Listening).await;
+    assert_eq!((rig.seen(1), rig.seen(2), rig.scans()), (Some(7), None, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_in_the_middle_of_a_scan_is_not_overwritten_by_it() {
     let rig = rig(3, true, 0);
     let (facts, model) = (rig.facts.clone(), rig.model.clone());

@@ -122,8 +122,8 @@ impl<S: FactSource> FactTiers<S> {
             Change::Card { token, version } => {
                 let known = memory.drop_card(token, *version, now);
                 // Who asks from now on does not wait for a read that began before.
-                let flew = self.inner.flights.lock().remove(token).is_some();
-                known || flew
+                drop(self.inner.flights.lock().remove(token));
+                known
             }
             Change::User { id, version, .. } => memory.drop_user(*id, *version, now),
             Change::Program { id, version } => memory.drop_program(*id, *version, now),

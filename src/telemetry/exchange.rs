@@ -1,6 +1,9 @@
 //! What is told about the exchange for events.
 
-use super::{Telemetry, events::EventOutcome};
+use super::{
+    Telemetry,
+    events::{EventOutcome, Path},
+};
 
 impl Telemetry {
     /// An event came in that says what has changed.
@@ -26,6 +29,7 @@ impl Telemetry {
 
     /// Events are heard from now on, or are not any more.
     pub fn events_heard(&self, heard: bool, why: &str) {
+        self.news_live(Path::Events, heard);
         if heard {
             tracing::info!(event = "events_heard", "listening to events about cards, users and limits");
         } else if let Some(count) = self.event_trouble().pass() {

@@ -104,7 +104,7 @@ impl Telemetry {
 
     /// Changes are heard of by this way from now on, or not any more. Logs only when that changed.
     pub fn news(&self, path: Path, live: bool, why: &str) {
-        let before = self.metrics().freshness.live.set(path as usize, u64::from(live));
+        let before = self.news_live(path, live);
         if before == Some(u64::from(live)) {
             return;
         }
@@ -122,6 +122,11 @@ impl Telemetry {
                 "changed facts may be missed; what was missed is looked for afterwards"
             );
         }
+    }
+
+    /// As [`Telemetry::news`], without a line. Gives what was shown before, if anything was.
+    pub(super) fn news_live(&self, path: Path, live: bool) -> Option<u64> {
+        self.metrics().freshness.live.set(path as usize, u64::from(live))
     }
 
     /// How much memory keeps.

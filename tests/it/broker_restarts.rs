@@ -35,6 +35,7 @@ async fn ends_well(traffic: Traffic, daemon: Daemon, store: &Store, fault: &str)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_killed_loses_and_doubles_nothing() {
     let Some(sandbox) = Sandbox::alone().await else { return };
+    let sandbox = traffic::cold(sandbox);
     let services = sandbox.external().services;
     let store = sandbox.store().await;
     traffic::prepare(&store).await;
@@ -75,6 +76,7 @@ fn break_off(connection: &str, vhost: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_the_broker_closes_are_made_again() {
     let Some(sandbox) = Sandbox::services().await else { return };
+    let sandbox = traffic::cold(sandbox);
     let services = sandbox.external().services;
     let vhost = sandbox.external().broker_url.rsplit('/').next().expect("a vhost").to_owned();
     let store = sandbox.store().await;
@@ -100,6 +102,7 @@ async fn connections_that_the_broker_closes_are_made_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_that_is_deleted_and_made_again_is_consumed_again() {
     let Some(sandbox) = Sandbox::services().await else { return };
+    let sandbox = traffic::cold(sandbox);
     let store = sandbox.store().await;
     traffic::prepare(&store).await;
     let mut daemon = sandbox.daemon().await;
@@ -127,6 +130,7 @@ async fn a_queue_that_is_deleted_and_made_again_is_consumed_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn channels_that_the_broker_closes_are_made_again() {
     let Some(sandbox) = Sandbox::services().await else { return };
+    let sandbox = traffic::cold(sandbox);
     let store = sandbox.store().await;
     traffic::prepare(&store).await;
     let mut daemon = sandbox.daemon().await;

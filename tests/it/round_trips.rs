@@ -64,6 +64,8 @@ async fn role_of_its_own(sandbox: &mut Sandbox, store: &Store) -> String {
              grant usage on all sequences in schema public to {role}"
         ))
         .await;
+    // Facts are read as they are used, so that Redis gets to know them, too.
+    sandbox.settings = sandbox.settings.clone().with("JITAUTH_MEMORY__WARM", "false");
     sandbox.settings = sandbox.settings.clone().with("JITAUTH_POSTGRES__URL", &url.replace("postgres@", &format!("{role}@")));
     role
 }

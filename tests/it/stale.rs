@@ -129,6 +129,8 @@ pub(crate) async fn check_services(cases: fn() -> Vec<Case>) {
 
 fn patient(mut sandbox: Sandbox) -> Sandbox {
     sandbox.settings = sandbox.settings.with("JITAUTH_MEMORY__TTL_S", "3600").with("JITAUTH_MEMORY__ABSENT_TTL_MS", "60000");
+    // Deaf to all news of changes.
+    sandbox.settings = sandbox.settings.with("JITAUTH_MEMORY__LISTEN_TO", "");
     sandbox
 }
 

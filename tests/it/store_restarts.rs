@@ -15,6 +15,7 @@ use tokio::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_killed_makes_no_answer_wrong() {
     let Some(sandbox) = Sandbox::alone().await else { return };
+    let sandbox = traffic::cold(sandbox);
     let services = sandbox.external().services;
     let store = sandbox.store().await;
     traffic::prepare(&store).await;
@@ -36,6 +37,7 @@ async fn a_store_that_is_killed_makes_no_answer_wrong() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_hangs_makes_no_answer_wrong() {
     let Some(sandbox) = Sandbox::alone().await else { return };
+    let sandbox = traffic::cold(sandbox);
     let services = sandbox.external().services;
     let store = sandbox.store().await;
     traffic::prepare(&store).await;
@@ -91,6 +93,7 @@ async fn flush(url: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cache_that_fails_is_noticed_by_nobody() {
     let Some(sandbox) = Sandbox::alone().await else { return };
+    let sandbox = traffic::cold(sandbox);
     let external = sandbox.external();
     let services = external.services;
     let store = sandbox.store().await;

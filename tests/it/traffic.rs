@@ -50,6 +50,12 @@ const fn foretold(card: u64) -> Option<&'static str> {
     }
 }
 
+/// Daemons that read a card when it is first used: then every other request has to wait for its facts.
+pub(crate) fn cold(mut sandbox: Sandbox) -> Sandbox {
+    sandbox.settings = sandbox.settings.with("JITAUTH_MEMORY__WARM", "false");
+    sandbox
+}
+
 /// Puts the cards into a PostgreSQL store.
 pub(crate) async fn prepare(store: &Store) {
     let program = World::new(store).program("load", Program::default()).await;

@@ -18,7 +18,7 @@ type Meanwhile = fn(&Memory, Instant);
 #[test]
 fn what_changed_while_it_was_read_is_not_kept() {
     let drop = |memory: &Memory, version, now| memory.drop_card(&token(1), version, now);
-    let rows: [(&str, i64, Meanwhile, Option<i64>); 12] = [
+    let rows: [(&str, i64, Meanwhile, Option<i64>); 13] = [
         ("nothing", 7, |_, _| (), Some(7)),
         ("dropped, version not told", 7, |memory, now| _ = memory.drop_card(&token(1), None, now), None),
         ("dropped, version told, unknown before", 7, |memory, now| _ = memory.drop_card(&token(1), Some(8), now), None),
@@ -45,6 +45,15 @@ fn what_changed_while_it_was_read_is_not_kept() {
         ),
         ("another card dropped", 7, |memory, now| _ = memory.drop_card(&token(2), None, now), Some(7)),
         ("everything dropped", 7, |memory, _| memory.drop_everything(), None),
+        (
+            "everything dropped and read again: who read before is in nobody's way",
+            7,
+            |memory, now| {
+                memory.drop_everything();
+                memory.keep(&file(1, 7), memory.begin(), now);
+            },
+            Some(7),
+        ),
         ("found to be absent by somebody else", 7, |memory, now| memory.keep_absent(&token(1), memory.begin(), now), Some(7)),
         ("read as a whole", 7, |memory, _| memory.end_generation(memory.begin_generation()), None),
     ];

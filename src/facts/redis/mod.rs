@@ -147,8 +147,8 @@ impl Redis {
     pub async fn card(&self, token: &CardToken) -> Result<(Option<Card>, Option<LimitSet>), Missed> {
         let keys = [card_key(token), limits_key(token)];
         let [card, limits] = self.read(&keys).await?;
-        let card = self.value::<CardFacts, Card>(&keys[0], card, |card| card.version)?;
-        Ok((card, self.value::<LimitSetFacts, LimitSet>(&keys[1], limits, |set| set.card_version)?))
+        let card = self.value::<CardFacts, Card>(&keys[0], card, |card| card.version).await?;
+        Ok((card, self.value::<LimitSetFacts, LimitSet>(&keys[1], limits, |set| set.card_version).await?))
     }
 
     /// The owner and the program of a card, each where Redis has it.
@@ -158,8 +158,8 @@ impl Redis {
     pub async fn surroundings(&self, card: &Card) -> Result<(Option<User>, Option<Program>), Missed> {
         let keys = row::surroundings(card);
         let [user, program] = self.read(&keys).await?;
-        let user = self.value::<UserFacts, User>(&keys[0], user, |user| user.version)?;
-        Ok((user, self.value::<ProgramFacts, Program>(&keys[1], program, |program| program.version)?))
+        let user = self.value::<UserFacts, User>(&keys[0], user, |user| user.version).await?;
+        Ok((user, self.value::<ProgramFacts, Program>(&keys[1], program, |program| program.version).await?))
     }
 
     /// Keeps what was read from the store since `began`, in the background.
@@ -227,7 +227,7 @@ impl Redis {
     }
 
     /// Reads a row. A tombstone is as good as nothing, and garbage goes.
-    fn value<F, T>(&self, key: &str, bytes: Option<Vec<u8>>, version_of: impl Fn(&T) -> i64) -> Result<Option<T>, Missed>
+    async fn value<F, T>(&self, key: &str, bytes: Option<Vec<u8>>, version_of: fn(&T) -> i64) -> Result<Option<T>, Missed>
     where
         F: DeserializeOwned,
         T: TryFrom<F, Error = FactError>,
@@ -241,22 +241,17 @@ impl Redis {
                 .and_then(|fact| if version_of(&fact) == version { Ok(fact) } else { Err("the row has another version".to_owned()) }),
             None => Err("the row is neither a fact nor a tombstone".to_owned()),
         };
-        fact.map(Some).map_err(|error| {
-            self.discard(key.to_owned(), bytes);
-            // The name of the row without whom it is about.
-            let kind = key.split(':').nth(1).unwrap_or_default();
-            Missed::Garbage(format!("a row of {kind}: {error}"))
-        })
-    }
-
-    /// Removes garbage, so that it does not stand in the way of what is written.
-    fn discard(&self, key: String, garbage: Vec<u8>) {
-        let Ok(permit) = self.inner.fills.clone().try_acquire_owned() else { return };
-        let this = self.clone();
-        tokio::spawn(async move {
-            drop(this.run(Task::Discard, vec![key], vec![Value::Bytes(garbage.into())], BACKGROUND_TIMEOUT).await);
-            drop(permit);
-        });
+        match fact {
+            Ok(fact) => Ok(Some(fact)),
+            Err(error) => {
+                // At once, so that it does not stand in the way of what is going to be read from the store; if it is still there.
+                let garbage = vec![Value::Bytes(bytes.into())];
+                drop(self.run(Task::Discard, vec![key.to_owned()], garbage, self.inner.settings.command_timeout).await);
+                // The name of the row without whom it is about.
+                let kind = key.split(':').nth(1).unwrap_or_default();
+                Err(Missed::Garbage(format!("a row of {kind}: {error}")))
+            }
+        }
     }
 
     /// An error that the server answered took no longer than an answer.

@@ -9,12 +9,16 @@ pub(crate) struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
     pub(crate) async fn of(http: &Http) -> Self {
-        let reply = http.get("/metrics").await.expect("metrics");
+        Self::read(&http.get("/metrics").await.expect("metrics").text())
+    }
+
+    /// Reads the text of a scrape.
+    pub(crate) fn read(text: &str) -> Self {
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line}"));
             (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("not a number: {line}")))
         };
-        Self(reply.text().lines().filter(|line| !line.starts_with('#')).map(sample).collect())
+        Self(text.lines().filter(|line| !line.starts_with('#')).map(sample).collect())
     }
 
     /// A sample that is always there: `jitauth_cache_requests_total{tier="memory",result="hit"}`.
