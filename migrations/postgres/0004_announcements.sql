@@ -3,7 +3,7 @@
 --   card:<id>:<version>:<instant>:<token>      a card, its account's status or a limit that bears on it
 --   user:<id>:<version>:<instant>:<token>      a user; the user's cards are announced besides
 --   program:<id>:<version>:<instant>:<token>   a program or one of its own limits
---   all:<instant>                              more than 100 of them in one statement
+--   all:<instant>                              more than 100 of them changed or deleted in one statement
 --
 -- with the new version and the instant of the change, microseconds since 1970-01-01T00:00:00Z. After a deletion, and for the old token
 -- of a card that got another one, the version is one that no row with that token ever had. Locks and their order are those of 0002.
@@ -12,11 +12,12 @@ create function facts_instant() returns bigint language sql volatile as $$
   select (extract(epoch from clock_timestamp()) * 1000000)::bigint
 $$;
 
--- No request can name a token of more than 64 bytes, and a payload has to stay below 8000: such a row is announced as everything.
+-- No request can name a token of more than 64 bytes, and a payload has to stay below 8000: of such a row, none but a program is told.
 create function facts_tell(kind text, id bigint, version bigint, token text) returns void language plpgsql as $$
 begin
-  perform pg_notify('facts', case when octet_length(token) <= 64 then concat_ws(':', kind, id, version, facts_instant(), token)
-                                  else 'all:' || facts_instant() end);
+  if octet_length(token) <= 64 or kind = 'program' then
+    perform pg_notify('facts', concat_ws(':', kind, id, version, facts_instant(), left(token, 64)));
+  end if;
 end $$;
 
 -- Of parallel arrays, which need not hold more than 101 rows.
@@ -58,7 +59,10 @@ begin
     -- Nobody can have approved anything on a card that was not there: no account to lock.
     select array_agg(id), array_agg(version), array_agg(token) into ids, versions, tokens
       from (select id, version, token from new_rows limit 101) as firsts;
-    perform facts_announce('card', ids, versions, tokens);
+    -- A new card makes nothing stale but "no such card", which is believed for moments only: an import must not cost every cache.
+    if cardinality(ids) <= 100 then
+      perform facts_announce('card', ids, versions, tokens);
+    end if;
     return null;
   end if;
   if tg_op = 'DELETE' then
@@ -99,8 +103,7 @@ begin
   end if;
   return null;
 end $$;
-drop trigger fact_users on users;
-create trigger fact_users after update on users referencing old table as old_rows new table as new_rows
+create or replace trigger fact_users after update on users referencing old table as old_rows new table as new_rows
   for each statement execute function fact_users();
 
 -- Nothing rests on a user without cards: told for whoever keeps users, and no lock is needed.
@@ -113,6 +116,10 @@ begin
   if tg_op = 'INSERT' then
     select array_agg(id), array_agg(version), array_agg(token) into ids, versions, tokens
       from (select id, version, token from new_rows limit 101) as firsts;
+    -- As with new cards.
+    if cardinality(ids) > 100 then
+      return null;
+    end if;
   else
     select array_agg(id), array_agg(nextval('fact_versions')), array_agg(token) into ids, versions, tokens
       from (select id, token from old_rows limit 101) as firsts;

@@ -16,7 +16,10 @@ use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, Consumer,
     message::Delivery,
-    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions,
+        QueueDeclareOptions,
+    },
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 use std::{sync::Arc, time::Duration};
@@ -27,6 +30,8 @@ use tokio::{
 
 /// Events that wait in our queue at the broker; the oldest give way.
 const QUEUE_MESSAGES_MAX: i32 = 10_000;
+/// Events here that were not taken yet; the others wait in the queue.
+const UNTAKEN_MAX: u16 = 256;
 /// How long an event may take to be handed to the socket.
 const SEND_MAX: Duration = Duration::from_millis(500);
 
@@ -113,6 +118,10 @@ async fn hear(settings: &Settings, connection: &Connection, heard: &mpsc::Sender
                 {
                     return "nobody wants events any more".to_owned();
                 }
+                // Not before it was taken: until then the broker holds the others back.
+                if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
+                    return error.to_string();
+                }
             }
             Some(Err(error)) => return error.to_string(),
             None => return "the broker ended the consumer".to_owned(),
@@ -122,6 +131,7 @@ async fn hear(settings: &Settings, connection: &Connection, heard: &mpsc::Sender
 
 async fn open(settings: &Settings, connection: &Connection) -> lapin::Result<(Channel, Consumer)> {
     let channel = connection.create_channel().await?;
+    channel.basic_qos(UNTAKEN_MAX, BasicQosOptions::default()).await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(QUEUE_MESSAGES_MAX));
     arguments.insert("x-overflow".into(), AMQPValue::LongString(LongString::from("drop-head")));
@@ -132,7 +142,7 @@ async fn open(settings: &Settings, connection: &Connection) -> lapin::Result<(Ch
         let (binding, nothing) = (QueueBindOptions::default(), FieldTable::default());
         channel.queue_bind(queue.clone(), exchange.clone(), kind.name().into(), binding, nothing).await?;
     }
-    let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
+    let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
     let consumer = channel.basic_consume(queue, ShortString::default(), options, FieldTable::default()).await?;
     Ok((channel, consumer))
 }

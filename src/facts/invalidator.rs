@@ -71,7 +71,7 @@ pub(super) struct Inner<S> {
     pub(super) missed: Notify,
     /// A way has come up.
     pub(super) listening: Notify,
-    /// The last instant, µs, as of which everything was dropped: the same news come by several ways.
+    /// The instant, µs, of the news by which everything was dropped last: the same news come by several ways.
     everything_at: AtomicI64,
 }
 
@@ -197,9 +197,12 @@ impl<S: FactStore> Invalidator<S> {
     /// Says whether the news was new.
     fn drop_from_memory(&self, path: Path, announced: &Announced) -> bool {
         let Announced { change, at } = announced;
+        // What the store tells counts each time: instants are those of statements, which need not be committed in that order. Others
+        // may say again what it has told.
         if *change == Change::Everything
             && let Some(at) = at
-            && self.inner.everything_at.fetch_max(at.0, AcqRel) >= at.0
+            && self.inner.everything_at.swap(at.0, AcqRel) == at.0
+            && path != Path::Store
         {
             return false;
         }

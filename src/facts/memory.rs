@@ -245,6 +245,12 @@ impl Memory {
         known.and_then(|entry| entry.version()).is_some_and(|known| version < known)
     }
 
+    /// How long a fact is believed at most.
+    #[must_use]
+    pub const fn ttl(&self) -> Duration {
+        self.settings.ttl
+    }
+
     /// To be taken before facts are read.
     #[must_use]
     pub fn begin(&self) -> Fill {
@@ -342,6 +348,21 @@ impl Memory {
         self.begin()
     }
 
+    /// Whether what is kept under `fill` would still be believed: not when everything was dropped since.
+    #[must_use]
+    pub fn is_current(&self, fill: Fill) -> bool {
+        self.generations.counts(fill.generation)
+    }
+
+    /// Whether a version of a user, or of a program, is older than what is known to be current.
+    #[must_use]
+    pub fn surroundings_outdated(&self, file: &CardFile, now: Instant) -> bool {
+        let user = self.believed(self.people.peek(&Asked::User(file.user.id)), now);
+        let program = self.believed(self.programs.peek(&file.program.id), now);
+        let older = |known: Option<Entry>, version: i64| known.and_then(|entry| entry.version()).is_some_and(|known| version < known);
+        older(user, file.user.version) || older(program, file.program.version)
+    }
+
     /// Forgets what was kept before the generation of `fill` and not again since.
     pub fn end_generation(&self, fill: Fill) {
         self.generations.raise(fill.generation);
@@ -403,8 +424,20 @@ impl Memory {
             Some((before, Some(old), Some(new))) if new == old && before.is_fact() => Kept::Same,
             Some(_) => Kept::Newer,
         };
-        cache.insert(key, entry);
+        self.store(cache, key, entry);
         kept
+    }
+
+    /// Puts an entry in its place, and counts what had to go for it.
+    fn store<K, W>(&self, cache: &Cache<K, Entry, W, DefaultHashBuilder, Evictions>, key: K, entry: Entry)
+    where
+        K: Hash + Eq + Clone,
+        W: Weighter<K, Entry> + Clone,
+    {
+        let mut gone = Vec::new();
+        cache.insert_with_lifecycle(key.clone(), entry, &mut gone);
+        // What stood under the same key had to go for no room.
+        self.evictions.add(gone.iter().filter(|(other, _)| *other != key).count());
     }
 
     fn remove<K, W>(&self, cache: &Cache<K, Entry, W, DefaultHashBuilder, Evictions>, key: K, version: Option<i64>, now: Instant) -> bool
@@ -423,7 +456,7 @@ impl Memory {
             // What Redis still has may be older than the change: it must not come back from there.
             (Some(_), Some(at_least)) => {
                 let (generation, until) = (self.generations.current(), self.spread(hash, now));
-                cache.insert(key, Entry::Outdated { generation, until, at_least });
+                self.store(cache, key, Entry::Outdated { generation, until, at_least });
             }
             _ => drop(cache.remove(&key)),
         }

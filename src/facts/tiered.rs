@@ -111,7 +111,11 @@ impl<S: FactSource> FactTiers<S> {
     /// [`FactError`] when the store cannot be read.
     pub async fn refresh(&self, token: &CardToken) -> Result<Found, FactError> {
         self.inner.telemetry.cache(Tier::Memory, CacheResult::Stale);
-        self.inner.fetch(token).await
+        let found = self.inner.fetch(token).await?;
+        if let Some(file) = &found {
+            self.inner.believe(file);
+        }
+        Ok(found)
     }
 
     /// Forgets, in memory, what a change has made stale: whoever asks after this has returned does not get it. Says whether there was
@@ -125,8 +129,17 @@ impl<S: FactSource> FactTiers<S> {
                 drop(self.inner.flights.lock().remove(token));
                 known
             }
-            Change::User { id, version, .. } => memory.drop_user(*id, *version, now),
-            Change::Program { id, version } => memory.drop_program(*id, *version, now),
+            // Which cards' reads they belong to is not known here: nobody joins those under way.
+            Change::User { id, version, .. } => {
+                let known = memory.drop_user(*id, *version, now);
+                self.inner.flights.lock().clear();
+                known
+            }
+            Change::Program { id, version } => {
+                let known = memory.drop_program(*id, *version, now);
+                self.inner.flights.lock().clear();
+                known
+            }
             Change::Everything => {
                 memory.drop_everything();
                 self.inner.flights.lock().clear();
@@ -216,8 +229,12 @@ impl<S: FactSource> Inner<S> {
         let fill = self.memory.begin();
         let found = self.assemble(redis, token).await;
         let now = Instant::now();
-        let usable =
-            |file: &CardFile| file.agrees() && file.card.token == *token && !self.memory.is_outdated(token, file.card.version, now);
+        let usable = |file: &CardFile| {
+            file.agrees()
+                && file.card.token == *token
+                && !self.memory.is_outdated(token, file.card.version, now)
+                && !self.memory.surroundings_outdated(file, now)
+        };
         let result = match &found {
             Ok(Some(file)) if usable(file) => CacheResult::Hit,
             Ok(Some(_)) => CacheResult::Stale,
@@ -256,6 +273,17 @@ impl<S: FactSource> Inner<S> {
         }
         let (from_redis_user, from_redis_program) = redis.surroundings(card).await?;
         Ok((user.or(from_redis_user.map(Arc::new)), program.or(from_redis_program.map(Arc::new))))
+    }
+
+    /// The store has the last word: whatever memory has in a higher version than that is not a fact of this store, and would be
+    /// refused again and again.
+    fn believe(&self, file: &CardFile) {
+        let (memory, now) = (&self.memory, Instant::now());
+        if memory.is_outdated(&file.card.token, file.card.version, now) || memory.surroundings_outdated(file, now) {
+            memory.drop_card(&file.card.token, None, now);
+            memory.drop_user(file.user.id, None, now);
+            memory.drop_program(file.program.id, None, now);
+        }
     }
 
     async fn fetch(&self, token: &CardToken) -> Result<Found, FactError> {

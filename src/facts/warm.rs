@@ -33,8 +33,12 @@ pub(super) async fn keep<S: FactStore>(invalidator: Invalidator<S>, check: Optio
         fill(&invalidator, &check).await;
         check.pass();
     }
+    let warm = invalidator.inner.settings.warm;
     loop {
-        invalidator.inner.missed.notified().await;
+        // Facts are believed for a time only. Where memory is to be warm, they are read again before that is over.
+        let renew = if warm { invalidator.inner.facts.memory().ttl() / 2 } else { Duration::MAX };
+        // The end of the time is as good a reason as news that were missed.
+        drop(timeout(renew, invalidator.inner.missed.notified()).await);
         let mut pause = PAUSE_AFTER_FAILURE;
         while let Err(error) = compare(&invalidator).await {
             invalidator.inner.facts.telemetry().warming_failed(&error.to_string(), true);
@@ -58,12 +62,21 @@ async fn fill<S: FactStore>(invalidator: &Invalidator<S>, check: &Check) {
         // What was missed before is read now.
         drop(timeout(Duration::ZERO, invalidator.inner.missed.notified()).await);
     }
-    for again in (0..TRIES).rev() {
+    let mut failures = 0;
+    loop {
         let mut scan = Scan::begin(invalidator, Some(check));
         match invalidator.inner.facts.source().every_card(|file| scan.fill(&file)).await {
+            Ok(_) if !scan.memory.is_current(scan.read) && failures < TRIES => {
+                // Everything changed meanwhile, and nothing of what was read is believed: once more.
+                failures += 1;
+            }
             Ok(_) => return telemetry.warmed(scan.cards, scan.began.elapsed(), scan.memory.size().bytes, scan.full),
             Err(error) => {
-                telemetry.warming_failed(&error.to_string(), again > 0);
+                failures += 1;
+                telemetry.warming_failed(&error.to_string(), failures < TRIES);
+                if failures >= TRIES {
+                    return;
+                }
                 sleep(PAUSE_AFTER_FAILURE).await;
             }
         }
@@ -75,6 +88,10 @@ async fn fill<S: FactStore>(invalidator: &Invalidator<S>, check: &Check) {
 async fn compare<S: FactStore>(invalidator: &Invalidator<S>) -> Result<(), FactError> {
     let mut scan = Scan::begin(invalidator, None);
     invalidator.inner.facts.source().every_card(|file| scan.compare(&file)).await?;
+    if !scan.memory.is_current(scan.read) {
+        // Everything changed meanwhile: whoever said so has asked for another comparison.
+        return Ok(());
+    }
     scan.memory.end_generation(scan.read);
     scan.telemetry.healed(scan.cards, scan.changed, scan.began.elapsed());
     Ok(())
@@ -95,6 +112,8 @@ struct Scan<'a> {
     /// Whether memory takes cards that it does not have.
     grows: bool,
     full: bool,
+    /// Whether everything was dropped since it began.
+    outrun: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -115,6 +134,7 @@ impl<'a> Scan<'a> {
             evictions: memory.size().evictions,
             grows: invalidator.inner.settings.warm,
             full: false,
+            outrun: false,
         }
     }
 
@@ -123,7 +143,7 @@ impl<'a> Scan<'a> {
         let now = Instant::now();
         self.memory.keep(file, self.read, now);
         self.count(now);
-        if self.full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.full || self.outrun { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Goes on to the end: a full memory takes no further cards, and those that it has are compared.
@@ -139,7 +159,7 @@ impl<'a> Scan<'a> {
             }
         }
         self.count(now);
-        ControlFlow::Continue(())
+        if self.outrun { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn count(&mut self, now: Instant) {
@@ -150,6 +170,7 @@ impl<'a> Scan<'a> {
         }
         let size = self.memory.size();
         self.full = size.evictions > self.evictions;
+        self.outrun = !self.memory.is_current(self.read);
         let since = now - self.told;
         if let Some(check) = self.check
             && since >= PROGRESS_INTERVAL

@@ -66,14 +66,17 @@ impl Evictions {
     pub(super) fn count(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    pub(super) fn add(&self, more: usize) {
+        self.0.fetch_add(more as u64, Relaxed);
+    }
 }
 
 impl<K, V> Lifecycle<K, V> for Evictions {
-    /// What was evicted; dropped by the cache once it has let go of its lock.
+    /// What was evicted or replaced; dropped once the cache has let go of its lock.
     type RequestState = Vec<(K, V)>;
 
     fn on_evict(&self, evicted: &mut Self::RequestState, key: K, value: V) {
-        self.0.fetch_add(1, Relaxed);
         evicted.push((key, value));
     }
 }

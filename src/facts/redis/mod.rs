@@ -34,7 +34,7 @@ use crate::{
     },
     telemetry::{
         Telemetry,
-        events::{Dependency, RedisCommand},
+        events::{Dependency, RedisCommand, Tier},
     },
 };
 use fred::{
@@ -46,7 +46,14 @@ use fred::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::Instant,
@@ -113,6 +120,8 @@ struct Inner {
     breaker: Breaker,
     fills: Arc<Semaphore>,
     burials: mpsc::Sender<Announced>,
+    /// Whether tombstones wait that could not be written.
+    behind: AtomicBool,
 }
 
 impl Redis {
@@ -131,6 +140,7 @@ impl Redis {
             breaker: Breaker::default(),
             fills: Arc::new(Semaphore::new(FILLS_MAX)),
             burials,
+            behind: AtomicBool::new(false),
         };
         let this = Self { inner: Arc::new(inner) };
         this.note_breaker();
@@ -210,11 +220,15 @@ impl Redis {
         let answer = task.run(&client, &keys, &values).await;
         self.inner.telemetry.redis_command(RedisCommand::Write, began.elapsed());
         self.note(&answer);
+        if let Err(error) = &answer {
+            self.inner.telemetry.cache_failed(Tier::Redis, &error.to_string());
+        }
         answer
     }
 
     async fn read<const N: usize>(&self, keys: &[String; N]) -> Result<[Option<Vec<u8>>; N], Missed> {
-        if !self.inner.breaker.is_closed() {
+        // While it has not been told what has changed, it would tell what was.
+        if !self.inner.breaker.is_closed() || self.inner.behind.load(Relaxed) {
             return Err(Missed::Bypassed);
         }
         let began = Instant::now();
@@ -256,8 +270,7 @@ impl Redis {
 
     /// An error that the server answered took no longer than an answer.
     fn note<T>(&self, answer: &FredResult<T>) {
-        let silent = [ErrorKind::IO, ErrorKind::Timeout, ErrorKind::Canceled, ErrorKind::Backpressure, ErrorKind::Routing];
-        if answer.as_ref().is_err_and(|error| silent.contains(error.kind())) {
+        if answer.as_ref().is_err_and(silent) {
             self.inner.breaker.failed(Instant::now());
             self.note_breaker();
         } else {
@@ -299,6 +312,11 @@ fn options(patience: Duration) -> Options {
 }
 
 /// Numbers, names and lists of them: there is nothing in it that could fail.
+/// Whether there was no answer; anything else, an error too, is one.
+fn silent(error: &fred::error::Error) -> bool {
+    matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Backpressure | ErrorKind::Routing)
+}
+
 fn json(facts: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(facts).unwrap_or_default()
 }

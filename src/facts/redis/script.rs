@@ -62,7 +62,7 @@ return buried"
 const EVERYTHING: &str = "local have = redis.pcall('GET', KEYS[1])
 if type(have) == 'table' then redis.call('DEL', KEYS[1]) have = false end
 local old = have and tonumber(have)
-if old and old >= tonumber(ARGV[1]) then return 0 end
+if old == tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1";
 

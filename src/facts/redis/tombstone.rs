@@ -1,6 +1,6 @@
 //! Telling Redis that facts have changed.
 
-use super::{BACKGROUND_TIMEOUT, Redis, Settings, TOMBSTONE_TTL, Task, client, options, row};
+use super::{BACKGROUND_TIMEOUT, Redis, Settings, TOMBSTONE_TTL, Task, client, options, row, silent};
 use crate::{
     domain::time::Timestamp,
     facts::{
@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use fred::prelude::{ClientLike, FredResult, Value};
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout_at},
@@ -19,6 +19,8 @@ use tokio::{
 pub(super) const WAITING_MAX: usize = 10_000;
 /// Changes told in one command.
 const BATCH_MAX: usize = 128;
+/// How often Redis may refuse a batch before it is given up.
+const REFUSALS_MAX: u32 = 5;
 /// The pauses between attempts double between these.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -52,15 +54,29 @@ pub async fn tell(settings: &Settings, changes: &[Change], at: Option<Timestamp>
 /// Tells what is ordered, in order, and again until it has been heard.
 pub(super) async fn bury(redis: Redis, mut orders: mpsc::Receiver<Announced>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
-    let mut pause = PAUSE;
+    let (mut pause, mut refusals) = (PAUSE, 0);
     loop {
         if batch.is_empty() && orders.recv_many(&mut batch, BATCH_MAX).await == 0 {
             return;
         }
-        if redis.inner.breaker.is_closed() && write(&redis, &batch).await.is_ok() {
+        let closed = redis.inner.breaker.is_closed();
+        let refused = match closed {
+            true => write(&redis, &batch).await.map_err(|error| !silent(&error)),
+            false => Err(false),
+        };
+        if refused == Err(true) {
+            refusals += 1;
+        }
+        if refused.is_ok() || refusals >= REFUSALS_MAX {
+            if refused.is_err() {
+                // It answers, and does not want them: out of memory, read only, not allowed. Others must not wait behind these.
+                batch.iter().for_each(|_| redis.inner.telemetry.tombstone_lost());
+            }
             batch.clear();
-            pause = PAUSE;
+            (pause, refusals) = (PAUSE, 0);
+            redis.inner.behind.store(!orders.is_empty(), Relaxed);
         } else {
+            redis.inner.behind.store(true, Relaxed);
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }

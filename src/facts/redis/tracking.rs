@@ -7,7 +7,7 @@
 //! A push names a row and does not say what became of it. The row is read then: a tombstone tells what changed and when; a fact tells
 //! its version, which is no news to whoever has that version; a row that expired tells nothing.
 
-use super::{BACKGROUND_TIMEOUT, Redis, options, row};
+use super::{BACKGROUND_TIMEOUT, Redis, options, row, silent};
 use crate::{
     facts::change::{ChangeFeed, Heard},
     telemetry::events::Dependency,
@@ -70,6 +70,8 @@ impl Keeper {
         loop {
             tokio::select! {
                 biased;
+                // First: however many pushes there are, the breaker needs its probe.
+                _ = tick.tick() => self.look().await,
                 pushed = pushes.recv() => match pushed {
                     Ok(pushed) => {
                         let mut keys = names(&pushed);
@@ -86,7 +88,6 @@ impl Keeper {
                     self.lose("the connection was made anew").await;
                     self.look().await;
                 }
-                _ = tick.tick() => self.look().await,
             }
         }
     }
@@ -97,7 +98,12 @@ impl Keeper {
             return;
         }
         let client = self.redis.inner.client.with_options(&options(BACKGROUND_TIMEOUT));
-        let answer: FredResult<Option<String>> = client.get(row::EPOCH_KEY).await;
+        let mut answer: FredResult<Option<String>> = client.get(row::EPOCH_KEY).await;
+        if answer.as_ref().is_err_and(|error| !silent(error)) {
+            // It answers, and what it has there is not ours: away with it.
+            drop(client.del::<Value, _>(row::EPOCH_KEY).await);
+            answer = Ok(None);
+        }
         let trouble = match answer {
             Ok(mark) => {
                 self.redis.inner.breaker.succeeded(true);

@@ -115,6 +115,8 @@ async fn every_card(connection: &mut PgConnection, keep: &mut (impl FnMut(CardFi
                 break 'reading;
             }
         }
+        // Rows that are there already never make the driver wait: without this the scan would keep a thread for seconds.
+        tokio::task::yield_now().await;
     }
     roster.finish();
     Ok(handed)

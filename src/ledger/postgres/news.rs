@@ -71,37 +71,47 @@ impl Source for PgNews {
                 },
             }
         };
-        let mut heard = vec![announced(first.payload())];
+        let mut heard: Vec<_> = announced(first.payload()).into_iter().collect();
         while heard.len() < BATCH_MAX
             && let Some(next) = listener.next_buffered()
         {
-            heard.push(announced(next.payload()));
+            heard.extend(announced(next.payload()));
         }
         Ok(heard)
     }
 }
 
 /// What a payload says: see `migrations/postgres/0004_announcements.sql`. One that cannot be read may mean anything.
-fn announced(payload: &str) -> Announced {
-    read(payload).unwrap_or(Announced { change: Change::Everything, at: None })
+/// A token that no request can name concerns nobody.
+fn announced(payload: &str) -> Option<Announced> {
+    match read(payload) {
+        Some(Read::Of(announced)) => Some(announced),
+        Some(Read::Nobody) => None,
+        None => Some(Announced { change: Change::Everything, at: None }),
+    }
 }
 
-fn read(payload: &str) -> Option<Announced> {
+enum Read {
+    Of(Announced),
+    Nobody,
+}
+
+fn read(payload: &str) -> Option<Read> {
     let mut fields = payload.splitn(5, ':');
     let number = |fields: &mut std::str::SplitN<'_, char>| fields.next()?.parse::<i64>().ok();
     let kind = fields.next()?;
     if kind == "all" {
-        return Some(Announced { change: Change::Everything, at: number(&mut fields).map(Timestamp) });
+        return Some(Read::Of(Announced { change: Change::Everything, at: number(&mut fields).map(Timestamp) }));
     }
     let (id, version, at) = (number(&mut fields)?, Some(number(&mut fields)?), number(&mut fields)?);
     let token = fields.next()?;
     let change = match kind {
-        "card" => Change::Card { token: CardToken::new(token).ok()?, version },
-        "user" => Change::User { id: UserId(id), token: UserToken::new(token).ok()?, version },
-        "program" => Change::Program { id: ProgramId(id), version },
+        "card" => CardToken::new(token).ok().map(|token| Change::Card { token, version }),
+        "user" => UserToken::new(token).ok().map(|token| Change::User { id: UserId(id), token, version }),
+        "program" => Some(Change::Program { id: ProgramId(id), version }),
         _ => return None,
     };
-    Some(Announced { change, at: Some(Timestamp(at)) })
+    Some(change.map_or(Read::Nobody, |change| Read::Of(Announced { change, at: Some(Timestamp(at)) })))
 }
 
 #[cfg(test)]
@@ -124,12 +134,13 @@ mod tests {
             ("", everything.clone(), None),
             ("card:1", everything.clone(), None),
             ("card:1:7:9", everything.clone(), None),
-            ("card:1:7:9:", everything.clone(), None),
-            ("card:1:7:9:crd 1", everything.clone(), None),
             ("card:x:7:9:crd_1", everything.clone(), None),
             ("account:1:7:9:acc_1", everything, None),
         ] {
-            assert_eq!(announced(payload), Announced { change, at: at.map(Timestamp) }, "{payload}");
+            assert_eq!(announced(payload), Some(Announced { change, at: at.map(Timestamp) }), "{payload}");
+        }
+        for payload in ["card:1:7:9:", "card:1:7:9:crd 1", "user:1:7:9:usr 1"] {
+            assert_eq!(announced(payload), None, "{payload} concerns nobody");
         }
     }
 }

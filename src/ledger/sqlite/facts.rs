@@ -66,12 +66,18 @@ async fn every_card(
         if keep(file).is_break() {
             break;
         }
+        if handed % YIELD_EVERY == 0 {
+            tokio::task::yield_now().await;
+        }
     }
     drop(rows);
     roster.finish();
     snapshot.rollback().await?;
     Ok(handed)
 }
+
+/// After so many cards of a scan others get their turn on its thread.
+const YIELD_EVERY: u64 = 256;
 
 /// Cards that can be used now.
 const EVERY_CARD: &str = usable_cards!("unixepoch() * 1000000");

@@ -83,18 +83,18 @@ impl Source for SqliteNews {
 fn told(newer: &[Row], clock: i64, last: Option<Timestamp>) -> Vec<Announced> {
     let mut newer: Vec<&Row> = newer.iter().collect();
     newer.sort_by_key(|row| row.3);
-    newer.iter().map(|row| Announced { change: change(row), at: last.filter(|_| row.3 == clock) }).collect()
+    newer.iter().filter_map(|row| Some(Announced { change: change(row)?, at: last.filter(|_| row.3 == clock) })).collect()
 }
 
-fn change((kind, id, token, version, _, certain): &Row) -> Change {
+/// `None` for a token that no request can name.
+fn change((kind, id, token, version, _, certain): &Row) -> Option<Change> {
     let version = certain.then_some(*version);
-    let known = match kind.as_str() {
+    match kind.as_str() {
         "card" => CardToken::new(token).ok().map(|token| Change::Card { token, version }),
         "user" => UserToken::new(token).ok().map(|token| Change::User { id: UserId(*id), token, version }),
         "program" => Some(Change::Program { id: ProgramId(*id), version }),
-        _ => None,
-    };
-    known.unwrap_or(Change::Everything)
+        _ => Some(Change::Everything),
+    }
 }
 
 async fn within<T>(look: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, String> {

@@ -192,13 +192,11 @@ async fn what_is_announced_and_cannot_be_read_is_everything() {
     let Some(stage) = Stage::<PostgresFixture>::new().await else { return };
     let mut ear = Ear::new(&stage.fixture.store).await;
     let long = "x".repeat(9_000);
-    for change in [
-        "notify facts, 'card:1'".to_owned(),
-        "update cards set token = 'crd 1' where id = 1".to_owned(),
-        format!("update cards set token = '{long}' where id = 2"),
-        "truncate cards cascade".to_owned(),
-    ] {
-        stage.sql(&change).await;
+    // Nobody can ask for these; their old tokens are told of.
+    stage.sql("update cards set token = 'crd 1' where id = 1").await;
+    stage.sql(&format!("update cards set token = '{long}' where id = 2")).await;
+    for change in ["notify facts, 'card:1'", "truncate cards cascade"] {
+        stage.sql(change).await;
         ear.until(|told| told.change == jitauth::facts::change::Change::Everything).await;
     }
     drop(ear);
