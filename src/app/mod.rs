@@ -26,7 +26,7 @@ use crate::{
     ledger::{SchemaState, Store, postgres::Postgres, sqlite::Sqlite},
     pipeline::{self, Pipeline, WallClock},
     telemetry::{
-        Reports, Telemetry,
+        Readiness, Reports, Telemetry,
         events::{Dependency, Path},
     },
 };
@@ -34,7 +34,17 @@ use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Duration, Instant, sleep},
+};
+
+/// The check that memory is warm.
+const WARM: &str = "warm";
+/// How often it is looked at, and for how long deliveries wait for it: less than a deadline. A cold decision is slow, and one that
+/// comes too late is none.
+const WARM_LOOK: Duration = Duration::from_millis(20);
+const WARM_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until `shutdown` is ready and everything in flight has ended.
 ///
@@ -75,7 +85,7 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let (redis, tracking) = connected.map_err(misconfigured_redis)?.unzip();
     let facts = FactTiers::new(Memory::new(config.memory), redis, store.clone(), telemetry.clone());
     let invalidator = Invalidator::new(facts.clone(), config.freshness, wall.clone());
-    let warm = config.freshness.warm.then(|| readiness.check("warm"));
+    let warm = config.freshness.warm.then(|| readiness.check(WARM));
     let mut fresh = invalidator.start(tracking.flatten(), warm);
 
     // 3. The pipeline, with a store connection for each lane and one for the late desk.
@@ -85,7 +95,8 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let server = bind_http(&config, &pipeline, &telemetry, &profiler.reports).await?;
 
     // 5. The broker, on a topology that is as it should be. From here on nothing can fail any more.
-    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(invalidator, &telemetry)).await?;
+    let begin = warm_enough(readiness.clone());
+    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(invalidator, &telemetry), begin).await?;
 
     // 6. HTTP is served last: a port that answers means that the rest is there.
     let http = server.map(serve_http);
@@ -119,6 +130,14 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     drained
 }
 
+/// Waits until memory is warm, or for a moment: what has queued up would all be read from the store one by one.
+async fn warm_enough(readiness: Readiness) {
+    let until = Instant::now() + WARM_WAIT_MAX;
+    while Instant::now() < until && readiness.checks().iter().any(|check| check.name == WARM && !check.ok) {
+        sleep(WARM_LOOK).await;
+    }
+}
+
 /// Refuses a store whose schema is not that of this build.
 pub(crate) async fn schema_is_current<S: Store>(store: &S) -> Result<(), AppError> {
     let what = match store.schema().await? {
@@ -141,6 +160,7 @@ async fn start_broker<S: Store>(
     telemetry: &Telemetry,
     wall: &WallClock,
     events: EventPorts,
+    begin: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Option<Broker>, AppError> {
     let Some(settings) = &config.broker else { return Ok(None) };
     telemetry.expects(Dependency::Broker);
@@ -156,6 +176,7 @@ async fn start_broker<S: Store>(
         deadline_default: config.pipeline.deadline_default,
         deadline_reserve: config.pipeline.deadline_reserve,
         events,
+        begin: Box::pin(begin),
     };
     Ok(Some(Broker::start(settings, wiring)?))
 }

@@ -30,6 +30,7 @@ use crate::{
 };
 use connection::Link;
 use events::EventPorts;
+use futures_util::future::BoxFuture;
 use publisher::Publisher;
 use reception::Reception;
 use reply::ReplyRule;
@@ -66,6 +67,8 @@ pub struct Wiring<I> {
     pub deadline_reserve: Duration,
     /// What is heard from and told to the exchange for events.
     pub events: EventPorts,
+    /// Deliveries are taken once this is ready. Publishing, and events, do not wait for it.
+    pub begin: BoxFuture<'static, ()>,
 }
 
 /// How far the end has come.
@@ -103,7 +106,7 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Address`] when the URL cannot be used. Everything else is tried again for ever.
     pub fn start<I: Intake>(settings: &Settings, wiring: Wiring<I>) -> Result<Self, BrokerError> {
-        let Wiring { intake, telemetry, wall, deadline_default, deadline_reserve, events } = wiring;
+        let Wiring { intake, telemetry, wall, deadline_default, deadline_reserve, events, begin } = wiring;
         let (phase, phases) = watch::channel(Phase::Running);
         let prefetch = settings.prefetch.max(1);
         let permits = Arc::new(Semaphore::new(usize::from(prefetch)));
@@ -142,7 +145,11 @@ impl Broker {
                 tokio::spawn(telling),
             ],
             consumer: Some(tokio::spawn(async move {
-                let channel = consumer.run(consumer_phases.clone()).await;
+                let mut draining = consumer_phases.clone();
+                let channel = tokio::select! { biased;
+                    () = Phase::Draining.reached(&mut draining) => None,
+                    () = begin => consumer.run(consumer_phases.clone()).await,
+                };
                 done.send_replace(true);
                 let mut phases = consumer_phases;
                 Phase::Closing.reached(&mut phases).await;

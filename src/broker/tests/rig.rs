@@ -121,6 +121,7 @@ impl Rig {
             deadline_default: Duration::from_secs(2),
             deadline_reserve: Duration::from_millis(50),
             events: EventPorts { heard, told },
+            begin: Box::pin(async {}),
         };
         let broker = Broker::start(&self.settings, wiring).expect("the settings are good");
         eventually("ready", || async { broker.ready() }).await;
