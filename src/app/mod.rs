@@ -164,7 +164,9 @@ async fn start_broker<S: Store>(
 ) -> Result<Option<Broker>, AppError> {
     let Some(settings) = &config.broker else { return Ok(None) };
     telemetry.expects(Dependency::Broker);
-    let findings = topology::check(settings).await?;
+    let mut findings = topology::check(settings).await?;
+    // What this user may not look at is no fault of the topology.
+    findings.retain(|finding| !matches!(finding.problem, topology::Problem::Unverified(_)));
     if !findings.is_empty() {
         let what = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return Err(AppError::Misconfigured { what, next: "run `jitauth topology apply`".to_owned() });

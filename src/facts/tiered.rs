@@ -141,6 +141,9 @@ impl<S: FactSource> FactTiers<S> {
                 known
             }
             Change::Everything => {
+                if let Some(redis) = &self.inner.redis {
+                    redis.doubt(true);
+                }
                 memory.drop_everything();
                 self.inner.flights.lock().clear();
                 true

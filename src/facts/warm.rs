@@ -93,6 +93,9 @@ async fn compare<S: FactStore>(invalidator: &Invalidator<S>) -> Result<(), FactE
         return Ok(());
     }
     scan.memory.end_generation(scan.read);
+    if let Some(redis) = scan.redis {
+        redis.doubt(false);
+    }
     scan.telemetry.healed(scan.cards, scan.changed, scan.began.elapsed());
     Ok(())
 }

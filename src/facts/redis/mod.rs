@@ -122,6 +122,8 @@ struct Inner {
     burials: mpsc::Sender<Announced>,
     /// Whether tombstones wait that could not be written.
     behind: AtomicBool,
+    /// Whether everything has changed, and memory was not compared with the store since.
+    doubted: AtomicBool,
 }
 
 impl Redis {
@@ -141,6 +143,7 @@ impl Redis {
             fills: Arc::new(Semaphore::new(FILLS_MAX)),
             burials,
             behind: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
         };
         let this = Self { inner: Arc::new(inner) };
         this.note_breaker();
@@ -195,6 +198,12 @@ impl Redis {
         }
     }
 
+    /// Everything may have changed, and no tombstone says what: nothing is read from here until memory was compared with the store,
+    /// which corrects the rows of what has.
+    pub fn doubt(&self, doubted: bool) {
+        self.inner.doubted.store(doubted, Relaxed);
+    }
+
     async fn write(&self, file: &CardFile) -> FredResult<i64> {
         let Settings { user_ttl, card_ttl, limits_ttl, .. } = self.inner.settings;
         let CardFile { card, user, limits, program } = file;
@@ -228,7 +237,7 @@ impl Redis {
 
     async fn read<const N: usize>(&self, keys: &[String; N]) -> Result<[Option<Vec<u8>>; N], Missed> {
         // While it has not been told what has changed, it would tell what was.
-        if !self.inner.breaker.is_closed() || self.inner.behind.load(Relaxed) {
+        if !self.inner.breaker.is_closed() || self.inner.behind.load(Relaxed) || self.inner.doubted.load(Relaxed) {
             return Err(Missed::Bypassed);
         }
         let began = Instant::now();
