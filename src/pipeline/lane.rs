@@ -178,7 +178,8 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         let Decided { verdict, response, available_before } = decided;
         let (decision, reason) = (verdict.decision(), verdict.reason());
         if reason == Some(Reason::DeadlineExceeded) {
-            self.telemetry.deadline_exceeded(Span::Lane);
+            let late_on_arrival = matches!(first.known, Known::Nothing(Reason::DeadlineExceeded));
+            self.telemetry.deadline_exceeded(if late_on_arrival { Span::Queue } else { Span::Lane });
         }
         let approval = match (verdict, file) {
             (Verdict::Approved { amount, charges, .. }, Some(file)) => Some(Approval {

@@ -3,6 +3,7 @@
 
 mod model;
 mod pulse;
+mod spans;
 
 use self::model::{Fault, Model, Poison};
 use super::{Answer, FreshApproval, Intake, Job, Pipeline, Requester, Running, Settings, WallClock};
@@ -35,6 +36,7 @@ struct Rig {
     model: Model,
     pipeline: Pipeline<Model>,
     running: Running,
+    telemetry: Telemetry,
 }
 
 /// The receiving end of a request.
@@ -74,7 +76,7 @@ fn rig() -> Rig {
     let facts = FactTiers::new(Memory::new(memory), None, model.clone(), telemetry.clone());
     let ledger = model.clone();
     let (pipeline, running) = super::start(settings, facts, || ledger.clone(), &wall, &telemetry);
-    Rig { model, pipeline, running }
+    Rig { model, pipeline, running, telemetry }
 }
 
 impl Rig {
@@ -476,16 +478,6 @@ async fn a_store_that_is_out_costs_declines_before_the_deadline_and_nothing_afte
     rig.model.0.lock().faults.clear();
     assert_eq!(heard(rig.ask("up", &card, 10, MS(100)).answer().await).reason, None);
     assert_eq!(rig.held(), 20);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_late_request_is_journaled_without_effect_and_without_facts() {
-    let rig = rig();
-    let card = rig.card(1, 1000);
-    let answer = rig.ask("old", &card, 10, MS(0)).answer().await;
-    assert_eq!((answer.reason, answer.journaled), (Some(Reason::DeadlineExceeded), true));
-    let world = rig.model.0.lock();
-    assert_eq!((world.held(), world.fetches, world.journal.len()), (0, 0, 1));
 }
 
 #[tokio::test(start_paused = true)]
