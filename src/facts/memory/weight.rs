@@ -40,13 +40,13 @@ fn weigh_card(card: &Card, limits: &LimitSet) -> u64 {
     own + set + limits.limits.iter().map(|limit: &Limit| weigh_filter(&limit.filter)).sum::<u64>()
 }
 
-/// In full, however many share it, because who shares it may change and a weight may not; the bound errs on the safe side.
+/// Its lists, however many share them: who shares them may change, and a weight may not. Its frame counts for nothing, because
+/// nearly all filters are shared.
 fn weigh_filter(filter: &Filter) -> u64 {
     fn list<T>(matched: &Match<T>) -> u64 {
         chunk(matched.only.as_ref().map_or(0, |only| size_of_val(&**only))) + chunk(size_of_val(&*matched.except))
     }
-    let lists = list(&filter.channels) + list(&filter.countries) + list(&filter.mccs) + list(&filter.merchants);
-    if lists == 0 { 0 } else { lists + chunk(COUNTS + size_of::<Filter>()) }
+    list(&filter.channels) + list(&filter.countries) + list(&filter.mccs) + list(&filter.merchants)
 }
 
 /// What an allocation takes: a word for its size, in steps of two words, at least four.
