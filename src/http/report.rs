@@ -16,7 +16,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::time::timeout;
+
+/// How long a question waits for the one before it.
+const TURN_MAX: Duration = Duration::from_secs(2);
 
 /// `GET /report[?from=…&to=…]`: latencies and counts since start, or of a stretch of time.
 pub(super) async fn report<I: Intake>(State(edge): State<Arc<Edge<I>>>, request: Request) -> Response {
@@ -26,7 +30,7 @@ pub(super) async fn report<I: Intake>(State(edge): State<Arc<Edge<I>>>, request:
     };
     // One at a time, and no scrape behind it: it takes a blocking thread some milliseconds, seconds for many hours, or as long as a disk
     // takes that hangs.
-    let Ok(turn) = Arc::clone(&edge.report_turn).try_acquire_owned() else {
+    let Ok(Ok(turn)) = timeout(TURN_MAX, Arc::clone(&edge.report_turn).acquire_owned()).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "another report is being made; ask again\n").into_response();
     };
     let reports = edge.reports.clone();
