@@ -5,7 +5,6 @@
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use jitauth::{
-    cli::seed::{self, SeedArgs, Target},
     codec::request,
     config::{Config, Flag, Sources},
     domain::time::Timestamp,
@@ -16,6 +15,7 @@ use jitauth::{
         sqlite::Sqlite,
     },
     pipeline::{self, Answer, Intake, Job, Pipeline, Requester, WallClock},
+    seed::{self, Plan, Target},
     telemetry::{Spans, Telemetry},
 };
 use std::{
@@ -58,7 +58,7 @@ fn lane(criterion: &mut Criterion) {
         let store = runtime.block_on(async {
             let store = Sqlite::open(&config.sqlite).await?;
             store.migrate().await?;
-            seed::run(&SeedArgs { cards: CARDS, seed: 1 }, &Target::Sqlite { path }).await?;
+            seed::write(Plan::new(CARDS, 1), &Target::Sqlite { path }, |_| ()).await?;
             Ok::<_, Failure>(store)
         })?;
         measure(criterion, &runtime, &config, store)
@@ -76,7 +76,7 @@ fn lane(criterion: &mut Criterion) {
                     postgres::create_database(&config.postgres).await?;
                     let store = Postgres::connect(&config.postgres).await?;
                     store.migrate().await?;
-                    seed::run(&SeedArgs { cards: CARDS, seed: 1 }, &Target::Postgres { url }).await?;
+                    seed::write(Plan::new(CARDS, 1), &Target::Postgres { url }, |_| ()).await?;
                     Ok::<_, Failure>(store)
                 })?;
                 measure(criterion, &runtime, &config, store)

@@ -12,6 +12,7 @@
 //! | [`domain`] | the rules themselves; pure |
 //! | [`ledger`] | the store: journal, holds, counters, and the guards that make a wrong approval impossible |
 //! | [`telemetry`] | events, metrics, latency histograms |
+//! | [`seed`] | sample rows for a store: programs, test cards, load cards |
 //! | [`config`] | files, environment and flags, resolved into each module's settings |
 //! | [`app`] | the wiring |
 //! | [`cli`] | one file per subcommand |
@@ -29,4 +30,5 @@ pub mod facts;
 pub mod http;
 pub mod ledger;
 pub mod pipeline;
+pub mod seed;
 pub mod telemetry;

@@ -1,7 +1,7 @@
 //! How a command ends.
 
-use super::{demo, seed};
-use crate::{app::AppError, config::Problems, ledger::StoreError};
+use super::demo;
+use crate::{app::AppError, config::Problems, ledger::StoreError, seed};
 use std::{
     fmt,
     io::{self, Write},

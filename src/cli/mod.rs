@@ -18,6 +18,7 @@ mod health;
 mod limit;
 mod manual;
 mod migrate;
+mod progress;
 mod report;
 pub mod seed;
 mod serve;
@@ -34,6 +35,7 @@ pub use error::{Error, Exit};
 use crate::{
     config::{Config, Flag, Sources, StoreKind},
     ledger::sqlite::Sqlite,
+    seed::Target,
     telemetry::log::Speaker,
 };
 use administration::Order;
@@ -234,12 +236,12 @@ async fn demo(args: &demo::DemoArgs) -> Result<(), Error> {
 }
 
 /// The store that `seed` fills. A SQLite file is made and migrated on the way, as `serve` does: there is nothing to set up.
-async fn target(config: &Config) -> Result<seed::Target, Error> {
+async fn target(config: &Config) -> Result<Target, Error> {
     Ok(match config.store {
-        StoreKind::Postgres => seed::Target::Postgres { url: config.postgres.url.clone() },
+        StoreKind::Postgres => Target::Postgres { url: config.postgres.url.clone() },
         StoreKind::Sqlite => {
             Sqlite::visit(&config.sqlite).await?.migrate().await?;
-            seed::Target::Sqlite { path: config.sqlite.path.clone() }
+            Target::Sqlite { path: config.sqlite.path.clone() }
         }
     })
 }

@@ -13,8 +13,9 @@ mod traffic;
 
 use super::{
     daemon::{Daemon as Link, Place},
-    seed::{self, Plan, Progress, Target},
+    progress::Progress,
 };
+use crate::seed::{self, Plan, Target};
 use daemon::Daemon;
 use measure::CacheCounts;
 use print::{BurstSeen, Decisions, Outage, Replays, Summary};

@@ -271,7 +271,7 @@ fn next(out: &mut impl Write, summary: &Summary<'_>) -> io::Result<()> {
             writeln!(out, "  jitauth migrate && jitauth seed && jitauth serve")
         }
     }?;
-    let request = crate::cli::seed::TEST_CARDS[0].request("first-try-1");
+    let request = crate::seed::TEST_CARDS[0].request("first-try-1");
     writeln!(out, "and in another terminal:")?;
     writeln!(out, "  curl -H 'content-type: application/json' -d '{request}' http://127.0.0.1:8080/v1/authorizations")
 }

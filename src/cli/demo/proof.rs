@@ -147,7 +147,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::cli::seed::{self, Plan, Target, ids};
+    use crate::seed::{self, Plan, Target, ids};
     use bytes::Bytes;
 
     /// Three decisions on load card 1 (two approvals of 700 and a decline), as a daemon would have left them.
@@ -155,7 +155,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("proof.db");
         let mut store = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path).create_if_missing(true)).await.unwrap();
-        sqlx::raw_sql(include_str!("../seed/scratch.sql")).execute(&mut store).await.unwrap();
+        sqlx::raw_sql(include_str!("../../seed/scratch.sql")).execute(&mut store).await.unwrap();
         seed::write(Plan::new(1, 1), &Target::Sqlite { path: path.clone() }, |_| ()).await.unwrap();
         let (card, daily) = (ids::load(1), 1_999_899_999_i64);
         for (nth, decision, amount) in [(0, 1, 700), (1, 2, 700), (2, 0, 0)] {

@@ -1,6 +1,6 @@
 //! The traffic, made before it is sent: bodies, and the order they go out in.
 
-use crate::cli::seed::{
+use crate::seed::{
     Plan, TEST_CARDS, load,
     test_cards::{MerchantBody, RequestBody},
 };
@@ -152,7 +152,7 @@ mod tests {
     #![expect(clippy::expect_used, reason = "tests")]
 
     use super::*;
-    use crate::{cli::seed::simulation::Simulation, domain::decision::Decision};
+    use crate::{seed::simulation::Simulation, domain::decision::Decision};
     use std::collections::BTreeMap;
 
     fn traffic() -> Traffic {

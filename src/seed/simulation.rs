@@ -27,7 +27,7 @@ use std::collections::HashMap;
 const NOW: Timestamp = Timestamp(1_772_619_307_000_000);
 
 #[derive(Default)]
-pub(in crate::cli) struct Simulation {
+pub(crate) struct Simulation {
     files: HashMap<String, CardFile>,
     balances: HashMap<AccountId, Balance>,
     used: HashMap<CounterKey, Used>,
@@ -49,7 +49,7 @@ impl Position for Book<'_> {
 }
 
 impl Simulation {
-    pub(in crate::cli) fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan) -> Self {
         let batches: Vec<Batch> = plan.batches().collect();
         let mut owned: HashMap<(&str, i64), Vec<Value>> = HashMap::new();
         for limit in batches.iter().flat_map(|batch| &batch.limits) {
@@ -94,12 +94,12 @@ impl Simulation {
     }
 
     /// How many limits bear on a card.
-    pub(in crate::cli) fn limits_on(&self, card: &str) -> usize {
+    pub(crate) fn limits_on(&self, card: &str) -> usize {
         self.files[card].limits().count()
     }
 
     /// Decides a request body and remembers what it holds.
-    pub(in crate::cli) fn decide(&mut self, body: &str) -> (Decision, Option<Reason>) {
+    pub(crate) fn decide(&mut self, body: &str) -> (Decision, Option<Reason>) {
         let request = request(body);
         let file = self.files.get(request.card.as_str());
         let starts = WindowStarts { day: NOW, week: NOW, month: NOW };

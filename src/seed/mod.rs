@@ -1,18 +1,16 @@
-//! `jitauth seed`: sample programs, the test cards, and as many load cards as wanted.
+//! Sample rows: programs, the test cards, and as many load cards as wanted. `jitauth seed` writes them; load is made of them.
 //!
 //! The same number of cards and seed make the same rows in PostgreSQL and in SQLite (but for versions), and what is there stays
 //! as it is. Row ids: [`ids`].
-#![expect(clippy::disallowed_methods, reason = "how long seeding took, for the person who waits")]
 
 pub mod ids;
 pub mod load;
 pub mod plan;
 mod postgres;
 pub mod programs;
-mod progress;
 pub mod rows;
 #[cfg(test)]
-pub(in crate::cli) mod simulation;
+pub(crate) mod simulation;
 mod sqlite;
 pub mod test_cards;
 #[cfg(test)]
@@ -21,28 +19,12 @@ mod tests;
 pub use plan::Plan;
 pub use test_cards::{Sample, TEST_CARDS, TestCard};
 
-pub(in crate::cli) use progress::Progress;
 use rows::Counts;
 use sqlx::{Connection, SqliteConnection};
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{io, path::PathBuf};
 
 /// 2026-01-01T00:00:00Z, microseconds: when the opening balances were posted. Fixed, so that a seeding does not depend on its day.
 const POSTED_AT: i64 = 1_767_225_600_000_000;
-
-/// What `jitauth seed` takes.
-#[derive(Clone, Debug, clap::Args)]
-pub struct SeedArgs {
-    /// Load cards to have in the store, beside the test cards
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=ids::CARDS_MAX))]
-    pub cards: u64,
-    /// Draws the balances, statuses and limits of the load cards
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    pub seed: u64,
-}
 
 /// The store to seed.
 #[derive(Clone)]
@@ -166,50 +148,4 @@ pub async fn write(plan: Plan, target: &Target, mut progress: impl FnMut(u64)) -
     }
     seeded.written += store.finish().await?;
     Ok(seeded)
-}
-
-/// Runs `jitauth seed`.
-///
-/// # Errors
-/// [`Error`], with its [exit code](Error::exit_code).
-pub async fn run(args: &SeedArgs, target: &Target) -> Result<(), Error> {
-    let plan = Plan::new(args.cards, args.seed);
-    let mut progress = Progress::start("seeding", plan.cards());
-    let started = Instant::now();
-    let seeded = write(plan, target, |cards| progress.at(cards, "")).await?;
-    progress.finish();
-    report(&mut io::stdout().lock(), args, &seeded, started.elapsed())?;
-    Ok(())
-}
-
-fn report(out: &mut impl Write, args: &SeedArgs, seeded: &Seeded, took: Duration) -> io::Result<()> {
-    let (planned, written) = (seeded.planned, seeded.written);
-    if written.total() == 0 {
-        writeln!(out, "Nothing to do: all {} rows are there already.", planned.total())?;
-    } else {
-        writeln!(
-            out,
-            "Seeded {} rows in {:.1} s ({} were there already).",
-            written.total(),
-            took.as_secs_f64(),
-            planned.total() - written.total()
-        )?;
-    }
-    for (table, there, new) in [
-        ("programs", planned.programs, written.programs),
-        ("accounts", planned.accounts, written.accounts),
-        ("users", planned.users, written.users),
-        ("limits", planned.limits, written.limits),
-        ("cards", planned.cards, written.cards),
-    ] {
-        writeln!(out, "  {table:<9} {there:>9}  ({new} new)")?;
-    }
-    writeln!(out, "Test cards: crd_test_approve and {} more, one for each outcome.", TEST_CARDS.len() - 1)?;
-    if args.cards > 0 {
-        writeln!(out, "Load cards: {} to {}.", load::card_token(1), load::card_token(args.cards))?;
-    }
-    writeln!(out, "Row ids {} to {} are the seed's; use others for rows of your own.", ids::RESERVED.start(), ids::RESERVED.end())?;
-    writeln!(out, "Next: `jitauth serve`, then in another terminal:")?;
-    let request = TEST_CARDS[0].request("first-try-1");
-    writeln!(out, "  curl -H 'content-type: application/json' -d '{request}' http://127.0.0.1:8080/v1/authorizations")
 }

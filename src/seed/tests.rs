@@ -178,14 +178,3 @@ async fn a_store_without_schema_says_what_to_do() {
     assert_eq!(empty.exit_code(), 78, "{empty}");
     assert!(empty.to_string().contains("jitauth migrate"), "{empty}");
 }
-
-#[test]
-fn the_report_says_what_is_there_and_what_to_do_next() {
-    let seeded = Seeded { planned: Counts { programs: 5, accounts: 30, users: 28, limits: 12, cards: 29 }, written: Counts::default() };
-    let mut out = Vec::new();
-    report(&mut out, &SeedArgs { cards: 10, seed: 1 }, &seeded, Duration::from_millis(1_250)).unwrap();
-    let text = String::from_utf8(out).unwrap();
-    for part in ["Nothing to do: all 104 rows are there already.", "crd_0000001 to crd_0000010", "jitauth serve", "crd_test_approve"] {
-        assert!(text.contains(part), "{part} in {text}");
-    }
-}

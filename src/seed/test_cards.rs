@@ -309,30 +309,30 @@ pub(super) fn limits() -> impl Iterator<Item = Limit> {
 
 /// A request, contract version 1. Without `sent_at`: its deadline counts from receipt, so the same bytes may be sent again later.
 #[derive(Serialize)]
-pub(in crate::cli) struct RequestBody<'a> {
+pub(crate) struct RequestBody<'a> {
     version: u8,
     r#type: &'static str,
     id: &'a str,
     card: &'a str,
     user: &'a str,
-    pub(in crate::cli) amount: &'a str,
-    pub(in crate::cli) currency: &'a str,
-    pub(in crate::cli) merchant: MerchantBody<'a>,
-    pub(in crate::cli) channel: &'a str,
-    pub(in crate::cli) partial_approval: bool,
+    pub(crate) amount: &'a str,
+    pub(crate) currency: &'a str,
+    pub(crate) merchant: MerchantBody<'a>,
+    pub(crate) channel: &'a str,
+    pub(crate) partial_approval: bool,
 }
 
 /// The merchant in a [`RequestBody`].
 #[derive(Serialize)]
-pub(in crate::cli) struct MerchantBody<'a> {
-    pub(in crate::cli) id: &'a str,
-    pub(in crate::cli) mcc: &'a str,
-    pub(in crate::cli) country: &'a str,
+pub(crate) struct MerchantBody<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) mcc: &'a str,
+    pub(crate) country: &'a str,
 }
 
 impl<'a> RequestBody<'a> {
     /// A sample under an id.
-    pub(in crate::cli) fn new(id: &'a str, card: &'a str, user: &'a str, sample: &Sample) -> Self {
+    pub(crate) fn new(id: &'a str, card: &'a str, user: &'a str, sample: &Sample) -> Self {
         Self {
             version: 1,
             r#type: "authorization",
@@ -348,7 +348,7 @@ impl<'a> RequestBody<'a> {
     }
 
     /// The bytes to send.
-    pub(in crate::cli) fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         // Strings and integers always have a JSON form; an empty body would be declined as malformed.
         serde_json::to_string(self).unwrap_or_default()
     }
