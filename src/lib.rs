@@ -13,6 +13,7 @@
 //! | [`ledger`] | the store: journal, holds, counters, and the guards that make a wrong approval impossible |
 //! | [`telemetry`] | events, metrics, latency histograms |
 //! | [`seed`] | sample rows for a store: programs, test cards, load cards |
+//! | [`bench`] | makes load, measures it from outside, and proves that nothing was lost |
 //! | [`config`] | files, environment and flags, resolved into each module's settings |
 //! | [`app`] | the wiring |
 //! | [`cli`] | one file per subcommand |
@@ -21,6 +22,7 @@
 //! processor beside [`http`]. `ARCHITECTURE.md` tells the life of an authorization.
 
 pub mod app;
+pub mod bench;
 pub mod broker;
 pub mod cli;
 pub mod codec;

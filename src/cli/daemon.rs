@@ -188,6 +188,13 @@ impl Daemon {
         self.place.borrow().base.clone()
     }
 
+    /// Where it is, and the token that is shown there: for a client of another kind.
+    #[must_use]
+    pub fn place_and_token(&self) -> (String, Option<String>) {
+        let token = self.token.as_ref().and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ").map(str::to_owned));
+        (self.shown(), token)
+    }
+
     /// Asks for one authorization.
     ///
     /// # Errors

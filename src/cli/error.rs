@@ -30,7 +30,7 @@ pub enum Exit {
     Refused = 77,
     /// Configuration, topology or schema are wrong. Trying again will not help.
     Misconfigured = 78,
-    /// A promise of the profile was broken.
+    /// A promise of the profile, or a benchmark's threshold, was broken.
     PromiseBroken = 99,
     /// Interrupted a second time, while draining.
     Interrupted = 130,
@@ -133,7 +133,7 @@ impl From<demo::Error> for Error {
             demo::Error::Io(_) => "check free space and permissions in the temporary directory (TMPDIR), then run it again",
             demo::Error::Disproved => "report it with what `jitauth demo --keep` keeps: money may be wrong",
             demo::Error::Interrupted => "run it again; the daemon is stopped and its files are removed",
-            demo::Error::Daemon(_) | demo::Error::Traffic(_) | demo::Error::Store(_) => {
+            demo::Error::Daemon(_) | demo::Error::Spawn(_) | demo::Error::Traffic(_) | demo::Error::Store(_) => {
                 "run `jitauth demo --keep` and look at the daemon's log and file"
             }
         };

@@ -7,6 +7,7 @@ mod administration;
 #[cfg(test)]
 mod administration_tests;
 mod authorize;
+mod bench;
 mod card;
 mod config;
 pub mod daemon;
@@ -84,6 +85,9 @@ enum Command {
     Serve,
     /// See the whole thing work, with nothing installed
     Demo(demo::DemoArgs),
+    /// Load, measured and proved
+    #[command(subcommand)]
+    Bench(Box<bench::BenchCommand>),
     /// Fill the store with test cards and load cards
     Seed(seed::SeedArgs),
     /// Create or update the store's schema
@@ -174,6 +178,12 @@ impl Cli {
         match self.command {
             Command::Serve => serve::run(config).await,
             Command::Demo(args) => demo(&args).await,
+            Command::Bench(command) => {
+                let environment = ours(std::env::vars_os())?;
+                let invocation =
+                    bench::Invocation { binary: this_program()?, profile: config.profile.clone(), config: self.config, environment };
+                bench::run(*command, &config, invocation).await
+            }
             Command::Seed(args) => Ok(seed::run(&args, &target(&config).await?).await?),
             Command::Migrate => migrate::run(&config).await,
             Command::Card(command) => administration::run(Order::Card(command), &config).await,
@@ -230,9 +240,12 @@ fn merge(into: &mut Value, more: Value) {
 }
 
 async fn demo(args: &demo::DemoArgs) -> Result<(), Error> {
-    let binary = std::env::current_exe()
-        .map_err(|error| Error::new(Exit::Failed, format!("this program cannot be found again: {error}"), "run it by its full path"))?;
-    Ok(demo::run(args, &binary).await?)
+    Ok(demo::run(args, &this_program()?).await?)
+}
+
+fn this_program() -> Result<PathBuf, Error> {
+    std::env::current_exe()
+        .map_err(|error| Error::new(Exit::Failed, format!("this program cannot be found again: {error}"), "run it by its full path"))
 }
 
 /// The store that `seed` fills. A SQLite file is made and migrated on the way, as `serve` does: there is nothing to set up.

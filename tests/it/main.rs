@@ -7,6 +7,7 @@
 mod alerts_name_the_cause;
 mod answers_duplicates_identically;
 mod authorize_asks;
+mod bench_accounts_for_everything;
 mod broker_restarts;
 mod crowd;
 mod dashboards_show_numbers;

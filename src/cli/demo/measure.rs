@@ -1,33 +1,17 @@
 //! What is measured beside the traffic: the disk, and how often the caches had what was asked for.
-#![expect(clippy::disallowed_methods, reason = "the demo measures the daemon from outside, on the real clock")]
 
-use super::{Error, tally::histogram, tally::micros};
+use super::Error;
+use crate::bench::{floor::disk, record::histogram};
 use hdrhistogram::Histogram;
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{Seek, SeekFrom, Write},
-    path::Path,
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::Path};
 
 /// How often the disk is asked.
 const SYNCS: usize = 200;
-/// What is written each time.
-const BLOCK: [u8; 4096] = [0x5a; 4096];
 
 /// How long it takes here to write 4 KiB and have them on the disk, microseconds.
 pub(super) fn sync_cost(directory: &Path) -> Result<Histogram<u64>, Error> {
-    let mut file = File::create(directory.join("sync-cost"))?;
     let mut times = histogram();
-    for _ in 0..SYNCS {
-        let start = Instant::now();
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&BLOCK)?;
-        file.sync_data()?;
-        times.saturating_record(micros(start.elapsed()));
-    }
-    std::fs::remove_file(directory.join("sync-cost"))?;
+    disk::sync_cost(directory, SYNCS, &mut times)?;
     Ok(times)
 }
 

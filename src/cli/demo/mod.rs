@@ -1,10 +1,8 @@
 //! `jitauth demo`: the whole thing at work, with nothing installed, and a proof at the end.
 #![expect(clippy::disallowed_methods, reason = "the demo measures the daemon from outside, on the real clock")]
 
-mod daemon;
 mod measure;
 mod print;
-mod proof;
 mod requests;
 mod tally;
 #[cfg(test)]
@@ -15,13 +13,22 @@ use super::{
     daemon::{Daemon as Link, Place},
     progress::Progress,
 };
-use crate::seed::{self, Plan, Target};
-use daemon::Daemon;
+use crate::{
+    bench::{
+        proof::{self, Owner},
+        scratch::Location,
+        spawn::{Daemon, Launch, SpawnError},
+    },
+    ledger::sqlite,
+    seed::{self, Plan, Target},
+};
 use measure::CacheCounts;
 use print::{BurstSeen, Decisions, Outage, Replays, Summary};
 use requests::Traffic;
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
+    net::SocketAddr,
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -34,6 +41,8 @@ use traffic::{Burst, Pace, Sender};
 const BURST_HALF_MAX: Duration = Duration::from_secs(5);
 /// Requests in the burst, at most.
 const BURST_REQUESTS: usize = 60_000;
+/// The SQLite file in the directory of the demo.
+const STORE: &str = "jitauth.db";
 /// How often the progress bar moves.
 const REFRESH: Duration = Duration::from_millis(200);
 
@@ -69,6 +78,9 @@ pub enum Error {
     /// The daemon did not start.
     #[error("{0}")]
     Daemon(String),
+    /// The daemon could not be started or ended.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
     /// Sample cards could not be written.
     #[error("{0}")]
     Seed(#[from] seed::Error),
@@ -100,15 +112,16 @@ pub async fn run(args: &DemoArgs, binary: &Path) -> Result<(), Error> {
 
 async fn demonstrate(args: &DemoArgs, binary: &Path, directory: &Path) -> Result<(), Error> {
     let plan = Plan::new(args.cards, args.seed);
-    let mut daemon = Daemon::new(binary, directory);
+    let mut daemon = Daemon::new(embedded(binary, directory));
+    let store = directory.join(STORE);
     let sync_cost = measure::sync_cost(directory)?;
-    daemon.migrate().await?;
-    seed::write(plan, &Target::Sqlite { path: daemon.store() }, |_| ()).await?;
+    daemon.run("migrate").await?;
+    seed::write(plan, &Target::Sqlite { path: store.clone() }, |_| ()).await?;
     let traffic = Traffic::new(plan, args.seed, usize::try_from(args.rate * args.seconds).unwrap_or(usize::MAX), BURST_REQUESTS);
     let ready = daemon.start().await?;
-    say(&format!("Embedded daemon at http://{} (SQLite in {}), {} load cards.", ready.address, directory.display(), args.cards))?;
+    say(&format!("Embedded daemon at http://{} (SQLite in {}), {} load cards.", ready, directory.display(), args.cards))?;
 
-    let (place, at) = watch::channel(place(&ready)?);
+    let (place, at) = watch::channel(place(ready)?);
     let sender = Sender {
         link: Link::at(at, usize::from(args.connections)),
         tally: Arc::new(Tally::new(traffic.bodies.len())),
@@ -120,7 +133,8 @@ async fn demonstrate(args: &DemoArgs, binary: &Path, directory: &Path) -> Result
     caches.add_page(&metrics(&sender).await?);
     // Killed once more, not stopped: whatever was answered has to be in the file by now.
     daemon.kill().await?;
-    let proof = proof::check(&daemon.store(), sender.tally.answers()).await?;
+    let answers = sender.tally.answers().map(|(body, answer)| (body, answer.known()));
+    let proof = proof::check(&Location::Sqlite(opened(&store)), Owner::Run, &requests::ids(), answers).await?;
 
     let replays = Replays { identical: sender.tally.identical.load(Relaxed), differing: sender.tally.differing.load(Relaxed) };
     let mut decisions = Decisions::default();
@@ -171,7 +185,7 @@ async fn burst_phase(
         daemon.kill().await?;
         let ready = daemon.start().await?;
         let (again, mid) = (Instant::now(), answered());
-        place_of_daemon.send_replace(place(&ready)?);
+        place_of_daemon.send_replace(place(ready)?);
         burst.reach(100, BURST_HALF_MAX).await?;
         burst.finish().await?;
         let seen = BurstSeen {
@@ -203,8 +217,26 @@ async fn watched<T>(what: &'static str, total: u64, sender: &Sender, work: impl 
     outcome
 }
 
-fn place(ready: &daemon::Ready) -> Result<Place, Error> {
-    Place::new(ready.address).map_err(|error| Error::Daemon(format!("the daemon's address {} is none: {error}", ready.address)))
+/// A daemon that needs nothing, and takes nothing from what is configured for this user.
+fn embedded(binary: &Path, directory: &Path) -> Launch {
+    let (arguments, environment) = (Vec::new(), BTreeMap::new());
+    Launch { binary: binary.to_owned(), arguments, environment, directory: directory.to_owned() }
+        .on_a_free_port()
+        .with("JITAUTH_PROFILE", "embedded")
+        .with("JITAUTH_STORE__KIND", "sqlite")
+        .with("JITAUTH_SQLITE__PATH", directory.join(STORE).to_string_lossy())
+        .with("JITAUTH_BROKER__ENABLED", "false")
+        .with("JITAUTH_REDIS__ENABLED", "false")
+}
+
+/// The store, for a look at it.
+fn opened(path: &Path) -> sqlite::Settings {
+    let busy_timeout = Duration::from_secs(5);
+    sqlite::Settings { path: path.to_owned(), readers: 1, busy_timeout, autocheckpoint_pages: 1_000 }
+}
+
+fn place(ready: SocketAddr) -> Result<Place, Error> {
+    Place::new(ready).map_err(|error| Error::Daemon(format!("the daemon's address {ready} is none: {error}")))
 }
 
 async fn metrics(sender: &Sender) -> Result<String, Error> {

@@ -1,7 +1,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 use super::*;
-use crate::{cli::demo::tally::histogram, telemetry::Span};
+use crate::{bench::record::histogram, telemetry::Span};
 
 fn times() -> Times {
     let mut times = Times::default();
@@ -55,7 +55,7 @@ fn printed(pace: &Pace, proof: &Proof) -> String {
 }
 
 fn proof() -> Proof {
-    Proof { decisions: 58_800, accounts: 6_024, holds: 50_000, counters: 9_000, journal_mode: "wal".to_owned(), ..Proof::default() }
+    Proof { decisions: 58_800, accounts: 6_024, holds: 50_000, counters: 9_000, ..Proof::default() }
 }
 
 #[test]

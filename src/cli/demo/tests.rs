@@ -63,15 +63,7 @@ async fn every_request_is_answered_in_both_loops_and_replays_are_compared() {
 async fn an_answer_that_changes_is_noticed() {
     let traffic = Traffic::new(Plan::new(50, 1), 1, 1_000, 0);
     let replayed = traffic.steady.iter().find(|item| item.replay).unwrap().body;
-    let sender = sender(Fickle { faithless: Some(requests::id(replayed)), ..Fickle::default() }, 1_000, 0).await;
+    let sender = sender(Fickle { faithless: Some(requests::ids().id(replayed)), ..Fickle::default() }, 1_000, 0).await;
     traffic::steady(&sender, 5_000).await.unwrap();
     assert!(sender.tally.differing.load(Relaxed) >= 1);
-}
-
-#[tokio::test]
-async fn a_daemon_that_does_not_start_is_shown_with_its_log() {
-    let directory = tempfile::tempdir().unwrap();
-    let error = Daemon::new(Path::new("/bin/ls"), directory.path()).migrate().await.unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("`jitauth migrate` ended with") && text.contains("cannot access"), "{text}");
 }

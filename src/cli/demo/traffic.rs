@@ -4,9 +4,9 @@
 use super::{
     Error,
     requests::{self, Item, Traffic},
-    tally::{Tally, histogram, micros},
+    tally::{Tally, micros},
 };
-use crate::cli::daemon::Daemon as Link;
+use crate::{bench::record::histogram, cli::daemon::Daemon as Link};
 use hdrhistogram::Histogram;
 use hyper::StatusCode;
 use std::{
@@ -49,13 +49,13 @@ impl Sender {
                 }
                 Ok(reply) if reply.status.is_client_error() => {
                     let text = String::from_utf8_lossy(&reply.body).into_owned();
-                    return Err(Error::Traffic(format!("{} was refused with {}: {text}", requests::id(item.body), reply.status)));
+                    return Err(Error::Traffic(format!("{} was refused with {}: {text}", requests::ids().id(item.body), reply.status)));
                 }
                 Ok(reply) => reply.status.to_string(),
                 Err(error) => error.to_string(),
             };
             if due.elapsed() > GIVE_UP {
-                return Err(Error::Traffic(format!("{} had no answer in {GIVE_UP:?}: {failure}", requests::id(item.body))));
+                return Err(Error::Traffic(format!("{} had no answer in {GIVE_UP:?}: {failure}", requests::ids().id(item.body))));
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }

@@ -70,6 +70,11 @@ impl Settings {
         command
     }
 
+    /// Starts a subcommand without waiting for its end.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().expect("jitauth starts")
+    }
+
     /// Runs a subcommand to its end.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
         let output = timeout(PATIENCE, self.command(arguments).output()).await;

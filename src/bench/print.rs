@@ -1,0 +1,291 @@
+//! A result for people: on a terminal, and in Markdown.
+
+use super::{
+    summary::{Latency, Summary},
+    threshold::Graded,
+};
+use crate::telemetry::promise::Verdict;
+use indicatif::HumanCount;
+use std::io::{self, Write};
+
+/// The percentiles in tables.
+const SHOWN: [&str; 5] = ["p50", "p90", "p99", "p99.9", "p99.99"];
+
+/// Prints it for a terminal.
+///
+/// # Errors
+/// The reader is gone.
+pub fn summary(out: &mut impl Write, it: &Summary) -> io::Result<()> {
+    let (scenario, target, rate) = (&it.scenario, &it.target, &it.rate);
+    writeln!(out, "{} over {}: {}", scenario.name, place(it), scenario.question)?;
+    writeln!(out, "\nDurability: {}", target.durability.as_deref().unwrap_or("not known: the store was not looked at"))?;
+    writeln!(out, "Environment: {}", environment(it))?;
+    writeln!(
+        out,
+        "Rate: {} offered, {} achieved a second over {} s; sent p99 {} µs late, {} held back",
+        decimal(rate.offered_per_s),
+        decimal(rate.achieved_per_s),
+        rate.measured_s,
+        HumanCount(rate.lag.percentile("p99")),
+        rate.held_back
+    )?;
+    if let Some(ceiling) = &it.ceiling {
+        writeln!(out, "Ceiling: {}", ceiling_line(ceiling))?;
+    }
+    latency(out, it)?;
+    decisions(out, it)?;
+    floors(out, it)?;
+    requests(out, it)?;
+    for graded in &it.thresholds {
+        writeln!(out, "Threshold {} {}: {}", if graded.passed { "kept  " } else { "BROKEN" }, graded.threshold, value(graded))?;
+    }
+    for warning in &it.warnings {
+        writeln!(out, "Warning: {}", warning.text)?;
+    }
+    match it.failures.as_slice() {
+        [] => writeln!(out, "\nPassed."),
+        failures => writeln!(out, "\nFAILED: {}", failures.join("; ")),
+    }
+}
+
+/// Writes it as Markdown.
+///
+/// # Errors
+/// The writer failed.
+pub fn markdown(out: &mut impl Write, it: &Summary) -> io::Result<()> {
+    writeln!(out, "# {} over {}: {}\n\n{}\n", it.scenario.name, place(it), it.verdict, it.scenario.question)?;
+    for failure in &it.failures {
+        writeln!(out, "- **{failure}**")?;
+    }
+    for warning in &it.warnings {
+        writeln!(out, "- {}", warning.text)?;
+    }
+    writeln!(out, "\n| | {} | max |\n|---|{}", SHOWN.join(" | "), "--:|".repeat(SHOWN.len() + 1))?;
+    for (name, latency) in [("response time", &it.response_time), ("service time", &it.service_time)] {
+        markdown_row(out, name, latency, "")?;
+    }
+    for stage in &it.stages {
+        markdown_row(out, &stage.span, &stage.latency, stage.verdict.map_or("", grade))?;
+    }
+    writeln!(
+        out,
+        "\nMicroseconds. {} requests, {} offered and {} achieved a second.",
+        it.requests.sent, it.rate.offered_per_s, it.rate.achieved_per_s
+    )?;
+    if let Some(ceiling) = &it.ceiling {
+        writeln!(out, "Ceiling: {}.", ceiling_line(ceiling))?;
+    }
+    if !it.thresholds.is_empty() {
+        writeln!(out, "\n| threshold | value | |\n|---|--:|---|")?;
+    }
+    for graded in &it.thresholds {
+        writeln!(out, "| `{}` | {} | {} |", graded.threshold, value(graded), if graded.passed { "kept" } else { "**broken**" })?;
+    }
+    if let Some(floor) = &it.floor {
+        writeln!(out, "\n| ratio to the floor | |\n|---|--:|")?;
+        for ratio in &floor.ratios {
+            writeln!(out, "| {} | {} |", ratio.meaning, ratio.value)?;
+        }
+    }
+    writeln!(
+        out,
+        "\nLost {}, duplicated {}, unexpected {}; {}.",
+        it.requests.lost,
+        it.requests.duplicated,
+        it.requests.unexpected,
+        proof_line(it)
+    )?;
+    let durability = it.target.durability.as_deref().unwrap_or("not known");
+    writeln!(out, "\n{}. Durability: {durability}.", environment(it))
+}
+
+fn markdown_row(out: &mut impl Write, name: &str, latency: &Latency, grade: &str) -> io::Result<()> {
+    write!(out, "| {name}{}{grade} |", if grade.is_empty() { "" } else { ", " })?;
+    for percentile in SHOWN {
+        write!(out, " {} |", figure(latency, percentile))?;
+    }
+    writeln!(out, " {} |", HumanCount(latency.max_us))
+}
+
+fn latency(out: &mut impl Write, it: &Summary) -> io::Result<()> {
+    writeln!(out, "\nLatency in µs, {} answers", HumanCount(it.response_time.count))?;
+    write!(out, "  {:<14}", "")?;
+    for percentile in SHOWN {
+        write!(out, " {percentile:>9}")?;
+    }
+    writeln!(out, " {:>9}  promise of {}", "max", it.target.profile)?;
+    row(out, "response time", &it.response_time, "from the moment a request was due")?;
+    row(out, "service time", &it.service_time, "from the moment it was sent")?;
+    for stage in &it.stages {
+        let promised = match (stage.verdict, stage.budget) {
+            (Some(verdict), Some(budget)) => {
+                format!("{} (p50 {}, p95 {}, p99 {})", grade(verdict), budget.p50_us, budget.p95_us, budget.p99_us)
+            }
+            _ => String::new(),
+        };
+        row(out, &stage.span, &stage.latency, &promised)?;
+    }
+    Ok(())
+}
+
+fn row(out: &mut impl Write, name: &str, latency: &Latency, remark: &str) -> io::Result<()> {
+    let mut line = format!("  {name:<14}");
+    for percentile in SHOWN {
+        line.push_str(&format!(" {:>9}", figure(latency, percentile)));
+    }
+    line.push_str(&format!(" {:>9}  {remark}", HumanCount(latency.max_us).to_string()));
+    writeln!(out, "{}", line.trim_end())
+}
+
+/// A percentile, or a dash where it was not told.
+fn figure(latency: &Latency, percentile: &str) -> String {
+    latency.percentiles_us.get(percentile).map_or_else(|| "-".to_owned(), |us| HumanCount(*us).to_string())
+}
+
+fn decisions(out: &mut impl Write, it: &Summary) -> io::Result<()> {
+    let total: u64 = it.decisions.values().sum();
+    let named = |counts: &std::collections::BTreeMap<String, u64>| {
+        let mut ordered: Vec<_> = counts.iter().collect();
+        ordered.sort_by_key(|(name, count)| (u64::MAX - **count, (*name).clone()));
+        ordered.into_iter().map(|(name, count)| format!("{name} {}", HumanCount(*count))).collect::<Vec<_>>().join(", ")
+    };
+    writeln!(out, "\nDecisions: {}: {}", HumanCount(total), named(&it.decisions))?;
+    if it.reasons.is_empty() { Ok(()) } else { writeln!(out, "Reasons: {}", named(&it.reasons)) }
+}
+
+fn floors(out: &mut impl Write, it: &Summary) -> io::Result<()> {
+    let Some(floor) = &it.floor else { return Ok(()) };
+    writeln!(out, "\nFloors, in turn with the daemon ({} rounds of {} s each); µs", floor.rounds, floor.slice_s)?;
+    if let Some(echo) = &floor.echo {
+        row(out, "broker echo", &echo.response_time, &format!("{} queue, consume, publish with confirm, ack", echo.queue_type))?;
+    }
+    for commits in &floor.commits {
+        let remark = format!("{} rows, {} writers: {} rows a second", commits.batch, commits.writers, decimal(commits.rows_per_s));
+        row(out, "group commit", &commits.commit, &remark)?;
+    }
+    if let Some(redis) = &floor.redis {
+        row(out, "Redis GET", redis, "")?;
+    }
+    row(out, "fsync", &floor.fsync, "4 KiB written and synced")?;
+    for ratio in &floor.ratios {
+        writeln!(out, "  {}: {}", ratio.meaning, ratio.value)?;
+    }
+    Ok(())
+}
+
+fn requests(out: &mut impl Write, it: &Summary) -> io::Result<()> {
+    let requests = &it.requests;
+    writeln!(
+        out,
+        "\nRequests: {} sent = {} answered + {} lost; {} duplicated, {} unexpected, {} sent again, {} declined for reasons of ours",
+        HumanCount(requests.sent),
+        HumanCount(requests.answered),
+        requests.lost,
+        requests.duplicated,
+        requests.unexpected,
+        requests.retries,
+        requests.errors
+    )?;
+    for example in &requests.examples {
+        writeln!(out, "  {example}")?;
+    }
+    writeln!(out, "Replays: {} with the same bytes, {} with others", HumanCount(requests.replays_identical), requests.replays_differing)?;
+    writeln!(out, "Proof: {}", proof_line(it))
+}
+
+fn proof_line(it: &Summary) -> String {
+    let Some(proof) = &it.proof else { return "the store was not looked at".to_owned() };
+    let faults: Vec<String> = proof.faults().map(|(what, count)| format!("{count} {what}")).collect();
+    if !faults.is_empty() {
+        return format!("FAILED, {}", faults.join(", "));
+    }
+    format!(
+        "{} decisions in the journal, every answer byte for byte; {} holds are what {} accounts hold, {} counters are what was charged, no \
+         floor and no limit passed",
+        HumanCount(proof.decisions),
+        HumanCount(proof.holds),
+        HumanCount(proof.accounts),
+        HumanCount(proof.counters)
+    )
+}
+
+fn place(it: &Summary) -> String {
+    let target = &it.target;
+    let queue = target.queue_type.as_ref().map(|queue| format!(", {queue} queues")).unwrap_or_default();
+    let store = target.store.as_ref().map(|store| format!(", {store}")).unwrap_or_default();
+    format!("{}{queue}{store}{}", target.kind, if target.spawned { "" } else { ", a running daemon" })
+}
+
+fn environment(it: &Summary) -> String {
+    let machine = &it.environment;
+    let version = |name: &str, version: &Option<String>| version.as_ref().map(|version| format!(", {name} {version}")).unwrap_or_default();
+    format!(
+        "{}, {} cores, Linux {}; jitauth {} ({} build){}{}{}",
+        machine.cpu,
+        machine.cores,
+        machine.kernel,
+        it.tool.version,
+        it.tool.build,
+        version(it.target.store.as_deref().unwrap_or("store"), &machine.store),
+        version("RabbitMQ", &machine.broker),
+        version("Redis", &machine.redis)
+    )
+}
+
+fn ceiling_line(ceiling: &super::summary::Ceiling) -> String {
+    let bound = ceiling.p99_bound_us / 1_000;
+    let rate = decimal(ceiling.rate_per_s);
+    if ceiling.reached {
+        format!("{rate} a second with p99 under {bound} ms")
+    } else {
+        format!("above {rate} a second: p99 stayed under {bound} ms to the end")
+    }
+}
+
+const fn grade(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Kept => "kept",
+        Verdict::Broken => "BROKEN",
+        Verdict::TooFew => "too few",
+    }
+}
+
+fn value(graded: &Graded) -> String {
+    match graded.value {
+        None => "not measured".to_owned(),
+        Some(us) if graded.unit == "us" => format!("{} ms", super::summary::rounded(us / 1e3, 3)),
+        Some(value) => format!("{}{}", super::summary::rounded(value, 3), graded.unit),
+    }
+}
+
+/// A rate: thousands set apart, one decimal.
+fn decimal(value: f64) -> String {
+    let tenths = (value * 10.0).round().max(0.0) as u64;
+    format!("{}.{}", HumanCount(tenths / 10), tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::bench::{
+        floor::{Ratio, turns::tests::floor},
+        summary::{Ceiling, tests::example},
+    };
+
+    #[test]
+    fn a_person_reads_this() {
+        let mut it = example();
+        let mut floor = floor(600, 6_000);
+        floor.ratios = vec![Ratio { name: "p99_to_echo".to_owned(), value: 1.5, meaning: "p99, to that of the broker's echo".to_owned() }];
+        it.floor = Some(floor);
+        it.ceiling = Some(Ceiling { rate_per_s: 4_321.5, p99_bound_us: 100_000, reached: true });
+        let mut text = Vec::new();
+        summary(&mut text, &it).unwrap();
+        text.extend_from_slice(b"\n----\n\n");
+        markdown(&mut text, &it).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(text, include_str!("print_snapshot.txt"), "\n{text}");
+    }
+}
