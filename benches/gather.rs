@@ -4,7 +4,6 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use jitauth::{
-    cli::seed::{self, SeedArgs, Target},
     codec::request,
     config::{Config, Flag, Sources},
     domain::{
@@ -23,6 +22,7 @@ use jitauth::{
         tiered::FactTiers,
     },
     ledger::postgres::{self, Postgres},
+    seed::{self, Plan, Target},
     telemetry::{Exposition, Spans, Telemetry},
 };
 use std::{
@@ -162,7 +162,7 @@ fn from_store(criterion: &mut Criterion, runtime: &Runtime) -> Result<(), Failur
         postgres::create_database(&config.postgres).await?;
         let store = Postgres::connect(&config.postgres).await?;
         store.migrate().await?;
-        seed::run(&SeedArgs { cards: COLD_CARDS.into(), seed: 1 }, &Target::Postgres { url }).await?;
+        seed::write(Plan::new(COLD_CARDS.into(), 1), &Target::Postgres { url }, |_| ()).await?;
         Ok::<_, Failure>(FactTiers::new(Memory::new(tiny()), None, store, Telemetry::default()))
     })?;
     measure(criterion, runtime, "store miss, 10,000 cards", &tiers)

@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn what_is_understood_is_read() {
-        let read = spans(b"decode=5; user=3;nonsense=1;commit=640;card=x;limits");
+        let read = spans(b"decode=5; user=3;nonsense=1;commit=640;card=x;limits;tot=7;=8");
         assert_eq!(read.iter().collect::<Vec<_>>(), [(Span::Decode, 5), (Span::User, 3), (Span::Commit, 640)]);
         assert_eq!(spans(b"").iter().count(), 0);
     }
