@@ -36,7 +36,7 @@ pub(super) struct Writers {
     connections: Vec<Writer>,
     /// For each size: rows, seconds and single commits.
     sums: Vec<(u64, f64, Histogram<u64>)>,
-    rounds: u64,
+    rounds: usize,
 }
 
 enum Writer {
@@ -82,7 +82,10 @@ impl Writers {
     /// Inserts groups of each size for so long.
     pub(super) async fn measure(&mut self, lasts: Duration) -> Result<(), Error> {
         self.rounds += 1;
-        for (nth, batch) in BATCHES.into_iter().enumerate() {
+        for turn in 0..BATCHES.len() {
+            // Each size is first once: what ran before has left the disk something to do.
+            let nth = (turn + self.rounds) % BATCHES.len();
+            let batch = BATCHES[nth];
             let began = Instant::now();
             let mut writing = JoinSet::new();
             for (number, writer) in self.connections.drain(..).enumerate() {
