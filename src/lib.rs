@@ -13,7 +13,7 @@
 //! | [`ledger`] | the store: journal, holds, counters, and the guards that make a wrong approval impossible |
 //! | [`telemetry`] | events, metrics, latency histograms |
 //! | [`seed`] | sample rows for a store: programs, test cards, load cards |
-//! | [`bench`] | makes load, measures it from outside, and proves that nothing was lost |
+//! | [`mod@bench`] | makes load, measures it from outside, and proves that nothing was lost |
 //! | [`config`] | files, environment and flags, resolved into each module's settings |
 //! | [`app`] | the wiring |
 //! | [`cli`] | one file per subcommand |

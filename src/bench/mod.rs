@@ -17,7 +17,7 @@
 //! | [`environment`], [`versions`] | where it was, and what ran |
 //! | [`proof`] | the store's books against the answers |
 //! | [`threshold`], [`warning`] | what had to be true, and what speaks against the figures |
-//! | [`summary`], [`output`], [`print`] | the result, for machines and people |
+//! | [`summary`], [`output`], [`mod@print`] | the result, for machines and people |
 //! | [`floor`] | what the parts can do without us |
 //!
 //! **Invariant**: every request is accounted for. A run in which one was lost, answered twice or answered wrongly has failed, however

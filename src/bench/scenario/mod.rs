@@ -1,6 +1,6 @@
 //! What a run asks: a TOML file that opens with the question it answers.
 //!
-//! The built-in ones are the files in `load/`; a path names one of your own. [`READER`](reader) knows every key. A key that is not
+//! The built-in ones are the files in `load/`; a path names one of your own. The reader knows every key. A key that is not
 //! given has the default of [`Scenario::default`], which is `load/steady.toml` but for its thresholds.
 
 mod reader;
