@@ -32,7 +32,7 @@ pub struct Account {
     pub open: bool,
 }
 
-/// A card with its account.
+/// A card with its account and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
     /// The store's key.
@@ -43,8 +43,6 @@ pub struct Card {
     pub version: i64,
     /// Its owner.
     pub user: UserId,
-    /// Its owner's public token.
-    pub user_token: UserToken,
     /// The version of its owner that this card version knows.
     pub user_version: i64,
     /// Where the money is.
@@ -57,6 +55,9 @@ pub struct Card {
     pub expires: Timestamp,
     /// What the card may be used for. Shared, because most cards say the same.
     pub controls: Arc<Filter>,
+    /// The limits of the card, its user and its account, in order of id. In a box, because a vector keeps room to grow, and there are
+    /// millions of these.
+    pub limits: Box<[Limit]>,
 }
 
 /// A cardholder.
@@ -72,15 +73,6 @@ pub struct User {
     pub active: bool,
     /// Whether the identity was verified.
     pub kyc_verified: bool,
-}
-
-/// The limits of a card that belong to the card, its user or its account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitSet {
-    /// The card version these limits belong to.
-    pub card_version: i64,
-    /// In order of id. In a box, because a vector keeps room to grow, and there are millions of these.
-    pub limits: Box<[Limit]>,
 }
 
 /// Who a program is for.
@@ -129,12 +121,10 @@ pub struct Program {
 /// Everything known about an existing card, from one moment: the versions inside agree.
 #[derive(Clone, Debug)]
 pub struct CardFile {
-    /// The card and its account.
+    /// The card with its account and the limits of card, user and account.
     pub card: Arc<Card>,
     /// Its owner.
     pub user: Arc<User>,
-    /// Limits of card, user and account.
-    pub limits: Arc<LimitSet>,
     /// Its program, with the program's limits.
     pub program: Arc<Program>,
 }
@@ -144,15 +134,12 @@ impl CardFile {
     /// commit would check do not cover what was decided on, and the file must be read again in one piece.
     #[must_use]
     pub fn agrees(&self) -> bool {
-        self.user.id == self.card.user
-            && self.user.version == self.card.user_version
-            && self.limits.card_version == self.card.version
-            && self.program.id == self.card.program
+        self.user.id == self.card.user && self.user.version == self.card.user_version && self.program.id == self.card.program
     }
 
     /// All limits that bear on the card, the card's own ones first.
     pub fn limits(&self) -> impl Iterator<Item = &Limit> {
-        self.limits.limits.iter().chain(&self.program.limits)
+        self.card.limits.iter().chain(&self.program.limits)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     request::{AuthRequest, Channel, Country, Mcc},
     time::{Window, WindowStarts},
 };
-use std::sync::Arc;
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 /// Whose spending a limit adds up. A limit of a program with scope `Card` caps each of its cards on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +97,30 @@ impl Filter {
     }
 }
 
+/// What may not be passed: minor units, or approvals. Never negative. With `None` beside it, it takes no more room than the number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Cap(NonZeroU64);
+
+impl Cap {
+    /// The cap at this number; none for a negative one.
+    #[must_use]
+    pub fn new(most: i64) -> Option<Self> {
+        u64::try_from(most).ok()?.checked_add(1).and_then(NonZeroU64::new).map(Self)
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        (self.0.get() - 1).cast_signed()
+    }
+}
+
+impl fmt::Debug for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 /// A cap on spending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -109,9 +133,9 @@ pub struct Limit {
     /// Which transactions count and are capped. Shared, because many limits say the same.
     pub filter: Arc<Filter>,
     /// Most that may be spent in the window, in minor units of the account's currency; `None` is no cap.
-    pub cap_amount: Option<i64>,
+    pub cap_amount: Option<Cap>,
     /// Most approvals in the window; `None` is no cap. Means nothing for one transaction.
-    pub cap_count: Option<i64>,
+    pub cap_count: Option<Cap>,
 }
 
 /// What a counter is found by.
@@ -148,5 +172,21 @@ impl Limit {
             Scope::Program => card.program.0,
         };
         Some(CounterKey { limit: self.id, scope, window: starts.start_of(self.window).0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_is_any_number_but_a_negative_one() {
+        for most in [0, 1, 5_000, i64::MAX - 1, i64::MAX] {
+            assert_eq!(Cap::new(most).map(Cap::get), Some(most));
+        }
+        for negative in [-1, i64::MIN] {
+            assert_eq!(Cap::new(negative), None);
+        }
+        assert_eq!((size_of::<Option<Cap>>(), size_of::<Limit>()), (8, 40), "there are millions of them");
     }
 }

@@ -78,7 +78,7 @@ fn refuse_on_facts(request: &AuthRequest, file: &CardFile, now: Timestamp) -> Op
     if card.status != CardStatus::Active {
         return Some(Reason::CardInactive);
     }
-    if request.user.as_ref().is_some_and(|named| *named != card.user_token) {
+    if request.user.as_ref().is_some_and(|named| *named != user.token) {
         return Some(Reason::UserNotFound);
     }
     if !user.active {
@@ -142,7 +142,7 @@ impl Grant {
     fn within_transaction_limits(&mut self, request: &AuthRequest, file: &CardFile) -> Option<Verdict> {
         for limit in file.limits().filter(|limit| limit.window == Window::Transaction && limit.filter.passes(request)) {
             if let Some(cap) = limit.cap_amount
-                && let Some(refusal) = self.narrow(cap, Reason::TransactionLimit, |_| None)
+                && let Some(refusal) = self.narrow(cap.get(), Reason::TransactionLimit, |_| None)
             {
                 return Some(refusal);
             }
@@ -159,18 +159,18 @@ impl Grant {
         starts: &WindowStarts,
         position: &impl Position,
     ) -> Result<Vec<Charge>, Verdict> {
-        let mut charges = Vec::with_capacity(file.limits.limits.len() + file.program.limits.len());
+        let mut charges = Vec::with_capacity(file.card.limits.len() + file.program.limits.len());
         let mut count_reached = None;
         for (limit, key) in counters(request, file, starts) {
             let before = position.used(&key);
             if let Some(cap) = limit.cap_amount {
-                let room = cap.saturating_sub(before.amount);
+                let room = cap.get().saturating_sub(before.amount);
                 if let Some(refusal) = self.narrow(room, Reason::AmountLimit, |need| Some(Claim::Amount { key, need })) {
                     return Err(refusal);
                 }
             }
             // Told only when no amount refuses: that reason comes first.
-            if limit.cap_count.is_some_and(|cap| before.count >= cap) {
+            if limit.cap_count.is_some_and(|cap| before.count >= cap.get()) {
                 count_reached = count_reached.or(Some(key));
             }
             charges.push(Charge { key, before });

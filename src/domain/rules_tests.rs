@@ -1,9 +1,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
 use crate::domain::{
-    facts::{Account, Card, LimitSet, Program, ProgramKind, User, WeekStart},
+    facts::{Account, Card, Program, ProgramKind, User, WeekStart},
     ids::{AccountId, CardId, CardToken, LimitId, MerchantId, ProgramId, RequestId, UserId, UserToken},
-    limits::{Filter, Match, MccRange, Scope},
+    limits::{Cap, Filter, Match, MccRange, Scope},
     money::{Currency, Money},
     request::{Channel, Country, Mcc, Merchant},
 };
@@ -54,13 +54,13 @@ impl World {
                 token: CardToken::new("crd").unwrap(),
                 version: 1,
                 user: UserId(2),
-                user_token: UserToken::new("usr").unwrap(),
                 user_version: 1,
                 account: Account { id: AccountId(3), currency: eur, open: true },
                 program: ProgramId(4),
                 status: CardStatus::Active,
                 expires: Timestamp(NOW.0 + 1),
                 controls: Arc::default(),
+                limits: Box::default(),
             },
             user: User { id: UserId(2), token: UserToken::new("usr").unwrap(), version: 1, active: true, kyc_verified: true },
             limits: Vec::new(),
@@ -82,9 +82,8 @@ impl World {
 
     fn file(&self) -> CardFile {
         CardFile {
-            card: Arc::new(self.card.clone()),
+            card: Arc::new(Card { limits: self.limits.clone().into(), ..self.card.clone() }),
             user: Arc::new(self.user.clone()),
-            limits: Arc::new(LimitSet { card_version: self.card.version, limits: self.limits.clone().into() }),
             program: Arc::new(self.program.clone()),
         }
     }
@@ -96,7 +95,8 @@ impl World {
     /// Adds a limit with the next id and says what its counter has seen.
     fn limit(&mut self, scope: Scope, window: Window, cap_amount: Option<i64>, cap_count: Option<i64>, used: (i64, i64)) -> &mut Limit {
         let id = LimitId(i64::try_from(self.limits.len()).unwrap() + 10);
-        let limit = Limit { id, scope, window, filter: Arc::default(), cap_amount, cap_count };
+        let cap = |most: Option<i64>| most.map(|most| Cap::new(most).unwrap());
+        let limit = Limit { id, scope, window, filter: Arc::default(), cap_amount: cap(cap_amount), cap_count: cap(cap_count) };
         if let Some(key) = limit.counter(&self.card, &STARTS) {
             self.used.insert(key, Used { amount: used.0, count: used.1 });
         }
@@ -236,7 +236,7 @@ fn amounts_stop_exactly_at_the_guards() {
         |w| { w.limit(Card, Day, Some(150), None, (50, 0)); } => "approved 100";
         |w| { w.limit(Card, Day, Some(150), None, (51, 0)); } => "amount_limit, no 100 in 10";
         |w| { w.limit(Card, Day, Some(i64::MAX), None, (-1, 0)); } => "approved 100";
-        |w| { w.limit(Card, Day, Some(i64::MIN), None, (1, 0)); } => "amount_limit, no 100 in 10";
+        |w| { w.limit(Card, Day, Some(0), None, (i64::MAX, 0)); } => "amount_limit, no 100 in 10";
         |w| { w.limit(Card, Day, None, Some(3), (0, 2)); } => "approved 100";
         |w| { w.limit(Card, Day, None, Some(3), (0, 3)); } => "count_limit, no more in 10";
         |w| { w.limit(Card, Day, None, Some(0), (0, 0)); } => "count_limit, no more in 10";
@@ -340,7 +340,8 @@ fn number() -> impl Strategy<Value = i64> {
 fn worlds() -> impl Strategy<Value = World> {
     let scope = prop::sample::select(vec![Scope::Card, Scope::User, Scope::Account, Scope::Program]);
     let window = prop::sample::select(vec![Window::Transaction, Window::Day, Window::Week, Window::Month, Window::Lifetime]);
-    let limit = (scope, window, prop::option::of(number()), prop::option::of(number()), (number(), number()), any::<bool>());
+    let cap = || prop::option::of(number().prop_map(|number| number.max(0)));
+    let limit = (scope, window, cap(), cap(), (number(), number()), any::<bool>());
     let amount = prop_oneof![6 => 1_i64..300, 1 => number()];
     let balance = (number(), number(), number());
     (amount, any::<[bool; 2]>(), balance, prop::collection::vec(limit, 0..5), 0_usize..5).prop_map(
@@ -370,10 +371,10 @@ fn broken_by(world: &World, amount: i128) -> Vec<(Reason, Option<LimitId>)> {
     for limit in world.limits.iter().chain(&world.program.limits).filter(|limit| limit.filter.channels.only.is_none()) {
         let used = limit.counter(&world.card, &STARTS).map(|key| world.used(&key));
         let before = used.unwrap_or_default();
-        if limit.cap_amount.is_some_and(|cap| i128::from(before.amount) + amount > i128::from(cap)) {
+        if limit.cap_amount.is_some_and(|cap| i128::from(before.amount) + amount > i128::from(cap.get())) {
             broken.push((if used.is_some() { Reason::AmountLimit } else { Reason::TransactionLimit }, Some(limit.id)));
         }
-        if used.is_some() && limit.cap_count.is_some_and(|cap| i128::from(before.count) + 1 > i128::from(cap)) {
+        if used.is_some() && limit.cap_count.is_some_and(|cap| i128::from(before.count) + 1 > i128::from(cap.get())) {
             broken.push((Reason::CountLimit, Some(limit.id)));
         }
     }

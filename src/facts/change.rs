@@ -69,6 +69,15 @@ pub trait ChangeFeed: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Heard> + Send;
 }
 
+/// What a reading of every card comes upon.
+#[derive(Debug)]
+pub enum Scanned {
+    /// What it keeps in memory itself until it ends, bytes. Told before the first card.
+    Aside(u64),
+    /// A card that can be used.
+    Card(CardFile),
+}
+
 /// A store that can be read as a whole and says what changes in it.
 pub trait FactStore: FactSource {
     /// What [`FactStore::feed`] gives.
@@ -78,11 +87,11 @@ pub trait FactStore: FactSource {
     fn feed(&self) -> Self::Feed;
 
     /// Hands every card that can be used, with its user, limits and program, to `keep`, until that breaks off. The files of one
-    /// program share its facts. Says how many there were.
+    /// program share its facts. Says how many there were; and to `keep` first of all what it needs for that itself.
     ///
     /// # Errors
     /// [`FactError`] when the store could not be read to its end; what was handed out before is good.
-    fn every_card(&self, keep: impl FnMut(CardFile) -> ControlFlow<()> + Send) -> impl Future<Output = Result<u64, FactError>> + Send;
+    fn every_card(&self, keep: impl FnMut(Scanned) -> ControlFlow<()> + Send) -> impl Future<Output = Result<u64, FactError>> + Send;
 
     /// What a change of `subject` concerns, with the versions of now: the subject and, for users and accounts, every card. An
     /// unknown subject concerns nothing, except that a card token that is not known is told without a version.

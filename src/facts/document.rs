@@ -16,9 +16,9 @@
 
 use super::FactError;
 use crate::domain::{
-    facts::{Account, Card, CardFile, CardStatus, LimitSet, Program, ProgramKind, User, WeekStart},
+    facts::{Account, Card, CardFile, CardStatus, Program, ProgramKind, User, WeekStart},
     ids::{AccountId, CardId, CardToken, LimitId, MerchantId, ProgramId, UserId, UserToken},
-    limits::{Filter, Limit, Match, MccRange, Scope},
+    limits::{Cap, Filter, Limit, Match, MccRange, Scope},
     money::Currency,
     request::{Channel, Country, Mcc},
     time::{Timestamp, Window},
@@ -69,7 +69,7 @@ pub struct UserFacts {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "see `domain::facts::LimitSet`")]
+#[expect(missing_docs, reason = "the limits of `domain::facts::Card`, with the version of the card that they belong to")]
 pub struct LimitSetFacts {
     pub card_version: i64,
     pub limits: Vec<LimitFacts>,
@@ -218,25 +218,52 @@ impl TryFrom<CardDocument> for CardFile {
     type Error = FactError;
 
     fn try_from(document: CardDocument) -> Result<Self, FactError> {
-        Ok(Self {
-            card: Arc::new(document.card.try_into()?),
-            user: Arc::new(document.user.try_into()?),
-            limits: Arc::new(document.limits.try_into()?),
-            program: Arc::new(document.program.try_into()?),
-        })
+        let limits: LimitSet = document.limits.try_into()?;
+        let card = OwnedCard::try_from(document.card)?.with(limits).ok_or_else(malformed("limits.card_version"))?;
+        Ok(Self { card: Arc::new(card), user: Arc::new(document.user.try_into()?), program: Arc::new(document.program.try_into()?) })
     }
 }
 
-impl TryFrom<CardFacts> for Card {
+/// What a card's own document tells: the card without its limits, and whose it is.
+#[derive(Clone, Debug)]
+pub struct OwnedCard {
+    card: Card,
+    /// The owner's public token.
+    pub owner: UserToken,
+}
+
+/// What the document of a card's limits tells.
+#[derive(Clone, Debug)]
+pub struct LimitSet {
+    /// The card version that the limits belong to.
+    pub card_version: i64,
+    limits: Box<[Limit]>,
+}
+
+impl OwnedCard {
+    /// The version of the card.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.card.version
+    }
+
+    /// The card with its limits; `None` when they are those of another version of the card.
+    #[must_use]
+    pub fn with(self, set: LimitSet) -> Option<Card> {
+        (set.card_version == self.card.version).then_some(Card { limits: set.limits, ..self.card })
+    }
+}
+
+impl TryFrom<CardFacts> for OwnedCard {
     type Error = FactError;
 
     fn try_from(facts: CardFacts) -> Result<Self, FactError> {
-        Ok(Self {
+        let owner = UserToken::new(&facts.user).map_err(|_| malformed("card.user")())?;
+        let card = Card {
             id: CardId(facts.id),
             token: CardToken::new(&facts.token).map_err(|_| malformed("card.token")())?,
             version: facts.version,
             user: UserId(facts.user_id),
-            user_token: UserToken::new(&facts.user).map_err(|_| malformed("card.user")())?,
             user_version: facts.user_version,
             account: Account {
                 id: AccountId(facts.account_id),
@@ -247,7 +274,9 @@ impl TryFrom<CardFacts> for Card {
             status: facts.status.into(),
             expires: Timestamp(facts.expires_at),
             controls: facts.controls.shared()?,
-        })
+            limits: Box::default(),
+        };
+        Ok(Self { card, owner })
     }
 }
 
@@ -304,10 +333,14 @@ impl TryFrom<LimitFacts> for Limit {
             scope: facts.scope.into(),
             window: facts.window.into(),
             filter: facts.filter.shared()?,
-            cap_amount: facts.cap_amount,
-            cap_count: facts.cap_count,
+            cap_amount: cap(facts.cap_amount)?,
+            cap_count: cap(facts.cap_count)?,
         })
     }
+}
+
+fn cap(most: Option<i64>) -> Result<Option<Cap>, FactError> {
+    most.map(|most| Cap::new(most).ok_or_else(malformed("limits.cap"))).transpose()
 }
 
 impl FilterFacts {
@@ -354,14 +387,14 @@ fn mcc_range(text: &str) -> Option<MccRange> {
 }
 
 /// The way back, for Redis.
-impl From<&Card> for CardFacts {
-    fn from(card: &Card) -> Self {
+impl From<&CardFile> for CardFacts {
+    fn from(CardFile { card, user, .. }: &CardFile) -> Self {
         Self {
             id: card.id.0,
             token: card.token.as_str().to_owned(),
             version: card.version,
             user_id: card.user.0,
-            user: card.user_token.as_str().to_owned(),
+            user: user.token.as_str().to_owned(),
             user_version: card.user_version,
             account_id: card.account.id.0,
             currency: card.account.currency.code().to_owned(),
@@ -386,9 +419,9 @@ impl From<&User> for UserFacts {
     }
 }
 
-impl From<&LimitSet> for LimitSetFacts {
-    fn from(set: &LimitSet) -> Self {
-        Self { card_version: set.card_version, limits: set.limits.iter().map(LimitFacts::from).collect() }
+impl From<&Card> for LimitSetFacts {
+    fn from(card: &Card) -> Self {
+        Self { card_version: card.version, limits: card.limits.iter().map(LimitFacts::from).collect() }
     }
 }
 
@@ -415,8 +448,8 @@ impl From<&Limit> for LimitFacts {
             scope: limit.scope.into(),
             window: limit.window.into(),
             filter: (&*limit.filter).into(),
-            cap_amount: limit.cap_amount,
-            cap_count: limit.cap_count,
+            cap_amount: limit.cap_amount.map(Cap::get),
+            cap_count: limit.cap_count.map(Cap::get),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     },
     facts::{
         FactError, FactSource,
+        change::Scanned,
         memory::{self, Memory},
         sample::{file, token},
     },
@@ -56,7 +57,7 @@ impl FactStore for Model {
         Feed(self.0.lock().feed.take().unwrap())
     }
 
-    async fn every_card(&self, mut keep: impl FnMut(CardFile) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
+    async fn every_card(&self, mut keep: impl FnMut(Scanned) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
         let (cards, fails, meanwhile) = {
             let mut state = self.0.lock();
             state.scans += 1;
@@ -75,7 +76,7 @@ impl FactStore for Model {
         for (number, version) in cards {
             let Some(version) = version else { continue };
             read += 1;
-            if keep(file(number, version)).is_break() {
+            if keep(Scanned::Card(file(number, version))).is_break() {
                 break;
             }
         }

@@ -5,20 +5,30 @@
 //! the version behind that it has to have to be believed again. **Generations.** Every entry knows in which generation it was read.
 //! To forget everything, or all that a complete reading of the store has not confirmed, the oldest generation that counts is raised.
 
+mod entry;
 mod fence;
 mod weight;
 
 use self::{
+    entry::{Asked, Entry, Hashed, Outdated, Place, Whom},
     fence::{Fences, Generations},
     weight::{Evictions, Weigher},
 };
 use crate::domain::{
-    facts::{Card, CardFile, LimitSet, Program, User},
+    facts::{Card, CardFile, Program, User},
     ids::{CardToken, ProgramId, UserId},
     limits::Filter,
 };
-use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, UnitWeighter, Weighter, sync::Cache};
-use std::{hash::Hash, sync::Arc, time::Duration};
+use foldhash::quality::RandomState;
+use quick_cache::{OptionsBuilder, UnitWeighter, Weighter, sync::Cache};
+use std::{
+    hash::BuildHasherDefault,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Programs kept. A deployment has a handful; this only keeps the map bounded.
@@ -28,7 +38,10 @@ const FILTERS_MAX: usize = 4_096;
 /// Instants of expiry are kept in these, so that they take four bytes.
 const TICK: Duration = Duration::from_millis(100);
 /// What a card weighs with its user: to guess from the bound how many there will be.
-const CARD_BYTES_GUESS: u64 = 500;
+const CARD_BYTES_GUESS: u64 = 350;
+
+/// In steps of this room is left to others, bytes.
+const ASIDE_STEP: u64 = 64 << 10;
 
 /// The memory section of the configuration, resolved.
 #[derive(Clone, Copy, Debug)]
@@ -74,111 +87,21 @@ pub struct Size {
     pub evictions: u64,
 }
 
-/// A card with its limits.
-pub type Known = (Arc<Card>, Arc<LimitSet>);
+type Places<W> = Cache<Place, Entry, W, BuildHasherDefault<Hashed>, Evictions>;
 
 /// The memory tier.
 #[derive(Debug)]
 pub struct Memory {
     settings: Settings,
     base: Instant,
-    people: Cache<Key, Entry, Weigher, DefaultHashBuilder, Evictions>,
-    programs: Cache<ProgramId, Entry, UnitWeighter, DefaultHashBuilder, Evictions>,
+    hashing: RandomState,
+    people: Places<Weigher>,
+    programs: Places<UnitWeighter>,
     filters: Cache<Arc<Filter>, Arc<Filter>>,
     fences: Fences,
     generations: Generations,
     evictions: Evictions,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Card(CardToken),
-    User(UserId),
-}
-
-/// A [`Key`] to look up: hashes as that does.
-#[derive(Hash)]
-enum Asked<'a> {
-    Card(&'a CardToken),
-    User(UserId),
-}
-
-impl Equivalent<Key> for Asked<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        match (self, key) {
-            (Self::Card(asked), Key::Card(token)) => *asked == token,
-            (Self::User(asked), Key::User(id)) => asked == id,
-            _ => false,
-        }
-    }
-}
-
-/// The stamp stands in each variant and not beside them, because that takes 8 bytes less; there are millions.
-#[derive(Clone, Debug)]
-enum Entry {
-    Card {
-        generation: u16,
-        until: u32,
-        card: Arc<Card>,
-        limits: Arc<LimitSet>,
-    },
-    User {
-        generation: u16,
-        until: u32,
-        user: Arc<User>,
-    },
-    Program {
-        generation: u16,
-        until: u32,
-        program: Arc<Program>,
-    },
-    /// No card has the token.
-    Absent {
-        generation: u16,
-        until: u32,
-    },
-    /// Whatever is older than this version has changed since.
-    Outdated {
-        generation: u16,
-        until: u32,
-        at_least: i64,
-    },
-}
-
-impl Entry {
-    const fn stamp(&self) -> (u16, u32) {
-        match self {
-            Self::Card { generation, until, .. }
-            | Self::User { generation, until, .. }
-            | Self::Program { generation, until, .. }
-            | Self::Absent { generation, until }
-            | Self::Outdated { generation, until, .. } => (*generation, *until),
-        }
-    }
-
-    /// The least version that may take its place.
-    fn version(&self) -> Option<i64> {
-        match self {
-            Self::Card { card, .. } => Some(card.version),
-            Self::User { user, .. } => Some(user.version),
-            Self::Program { program, .. } => Some(program.version),
-            Self::Absent { .. } => None,
-            Self::Outdated { at_least, .. } => Some(*at_least),
-        }
-    }
-
-    /// Whether both are the very same fact.
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::User { user, .. }, Self::User { user: other, .. }) => Arc::ptr_eq(user, other),
-            (Self::Program { program, .. }, Self::Program { program: other, .. }) => Arc::ptr_eq(program, other),
-            _ => false,
-        }
-    }
-
-    const fn is_fact(&self) -> bool {
-        !matches!(self, Self::Outdated { .. })
-    }
+    aside: AtomicU64,
 }
 
 impl Memory {
@@ -194,27 +117,29 @@ impl Memory {
             .ghost_allocation(0.1)
             .build();
         let people = match options {
-            Ok(options) => Cache::with_options(options, Weigher, DefaultHashBuilder::default(), evictions.clone()),
+            Ok(options) => Cache::with_options(options, Weigher, BuildHasherDefault::default(), evictions.clone()),
             // Cannot happen: both of what is asked for are given.
-            Err(_) => Cache::with(cards, settings.bytes_max, Weigher, DefaultHashBuilder::default(), evictions.clone()),
+            Err(_) => Cache::with(cards, settings.bytes_max, Weigher, BuildHasherDefault::default(), evictions.clone()),
         };
         Self {
             settings,
             base: Instant::now(),
+            hashing: RandomState::default(),
             people,
-            programs: Cache::with(PROGRAMS_MAX, PROGRAMS_MAX as u64, UnitWeighter, DefaultHashBuilder::default(), Evictions::default()),
+            programs: Cache::with(PROGRAMS_MAX, PROGRAMS_MAX as u64, UnitWeighter, BuildHasherDefault::default(), Evictions::default()),
             filters: Cache::new(FILTERS_MAX),
             fences: Fences::default(),
             generations: Generations::default(),
             evictions,
+            aside: AtomicU64::new(0),
         }
     }
 
-    /// The card with this token and its limits: unknown here, known not to exist, or known.
+    /// The card with this token: unknown here, known not to exist, or known.
     #[must_use]
-    pub fn card(&self, token: &CardToken, now: Instant) -> Option<Option<Known>> {
-        match self.believed(self.people.get(&Asked::Card(token)), now)? {
-            Entry::Card { card, limits, .. } => Some(Some((card, limits))),
+    pub fn card(&self, token: &CardToken, now: Instant) -> Option<Option<Arc<Card>>> {
+        match self.get(&self.people, Asked::Card(token), now)? {
+            Entry::Card { card, .. } => Some(Some(card)),
             Entry::Absent { .. } => Some(None),
             _ => None,
         }
@@ -223,7 +148,7 @@ impl Memory {
     /// A user.
     #[must_use]
     pub fn user(&self, id: UserId, now: Instant) -> Option<Arc<User>> {
-        match self.believed(self.people.get(&Asked::User(id)), now)? {
+        match self.get(&self.people, Asked::User(id), now)? {
             Entry::User { user, .. } => Some(user),
             _ => None,
         }
@@ -232,7 +157,7 @@ impl Memory {
     /// A program.
     #[must_use]
     pub fn program(&self, id: ProgramId, now: Instant) -> Option<Arc<Program>> {
-        match self.believed(self.programs.get(&id), now)? {
+        match self.get(&self.programs, Asked::Program(id), now)? {
             Entry::Program { program, .. } => Some(program),
             _ => None,
         }
@@ -241,7 +166,7 @@ impl Memory {
     /// Whether a version of a card is older than what is known to be current.
     #[must_use]
     pub fn is_outdated(&self, token: &CardToken, version: i64, now: Instant) -> bool {
-        let known = self.believed(self.people.peek(&Asked::Card(token)), now);
+        let known = self.peek(&self.people, Asked::Card(token)).filter(|known| self.counts(known, now));
         known.and_then(|entry| entry.version()).is_some_and(|known| version < known)
     }
 
@@ -257,7 +182,7 @@ impl Memory {
         Fill { began: self.fences.now(), generation: self.generations.current() }
     }
 
-    /// Lets a file that was just read share what equals what is known: a filter, a user, a program, a token are kept once.
+    /// Lets a file that was just read share what equals what is known: a filter, a user, a program are kept once.
     #[must_use]
     pub fn share(&self, mut file: CardFile, now: Instant) -> CardFile {
         if let Some(user) = self.user(file.user.id, now).filter(|user| *user == file.user) {
@@ -267,13 +192,8 @@ impl Memory {
             file.program = program;
         }
         if let Some(card) = Arc::get_mut(&mut file.card) {
-            if card.user_token == file.user.token {
-                card.user_token = file.user.token.clone();
-            }
             self.share_filter(&mut card.controls);
-        }
-        if let Some(set) = Arc::get_mut(&mut file.limits) {
-            set.limits.iter_mut().for_each(|limit| self.share_filter(&mut limit.filter));
+            card.limits.iter_mut().for_each(|limit| self.share_filter(&mut limit.filter));
         }
         file
     }
@@ -297,38 +217,41 @@ impl Memory {
 
     fn put(&self, file: &CardFile, fill: Fill, now: Instant, grow: bool) -> Kept {
         let Fill { generation, .. } = fill;
-        let CardFile { card, user, limits, program } = file;
+        let CardFile { card, user, program } = file;
         // The card goes last: whoever finds it finds the rest.
-        self.insert(&self.programs, program.id, fill, now, grow, |until| Entry::Program { generation, until, program: program.clone() });
-        self.insert(&self.people, Key::User(user.id), fill, now, grow, |until| Entry::User { generation, until, user: user.clone() });
-        self.insert(&self.people, Key::Card(card.token.clone()), fill, now, grow, |until| Entry::Card {
+        self.insert(&self.programs, Asked::Program(program.id), fill, now, grow, |until| Entry::Program {
             generation,
             until,
-            card: card.clone(),
-            limits: limits.clone(),
+            program: Arc::clone(program),
+        });
+        self.insert(&self.people, Asked::User(user.id), fill, now, grow, |until| Entry::User { generation, until, user: Arc::clone(user) });
+        self.insert(&self.people, Asked::Card(&card.token), fill, now, grow, |until| Entry::Card {
+            generation,
+            until,
+            card: Arc::clone(card),
         })
     }
 
     /// Remembers, briefly, that no card has the token, unless one came to have it since `fill` began.
     pub fn keep_absent(&self, token: &CardToken, fill: Fill, now: Instant) {
         let until = self.tick(now + self.settings.absent_ttl).saturating_add(1);
-        let entry = |_| Entry::Absent { generation: fill.generation, until };
-        self.insert(&self.people, Key::Card(token.clone()), fill, now, true, entry);
+        let entry = |_| Entry::Absent { generation: fill.generation, until, whom: Arc::new(Whom::Card(token.clone())) };
+        self.insert(&self.people, Asked::Card(token), fill, now, true, entry);
     }
 
     /// A card has changed: what is older than `version` is dropped, or all there is when it is not known. Says whether that was anything.
     pub fn drop_card(&self, token: &CardToken, version: Option<i64>, now: Instant) -> bool {
-        self.remove(&self.people, Key::Card(token.clone()), version, now)
+        self.remove(&self.people, Asked::Card(token), version, now)
     }
 
     /// A user has changed, and with it every card of the user: those do not agree with a newer one. As [`Memory::drop_card`].
     pub fn drop_user(&self, id: UserId, version: Option<i64>, now: Instant) -> bool {
-        self.remove(&self.people, Key::User(id), version, now)
+        self.remove(&self.people, Asked::User(id), version, now)
     }
 
     /// A program has changed. As [`Memory::drop_card`].
     pub fn drop_program(&self, id: ProgramId, version: Option<i64>, now: Instant) -> bool {
-        self.remove(&self.programs, id, version, now)
+        self.remove(&self.programs, Asked::Program(id), version, now)
     }
 
     /// Anything may have changed. Takes no longer for many than for few.
@@ -357,10 +280,21 @@ impl Memory {
     /// Whether a version of a user, or of a program, is older than what is known to be current.
     #[must_use]
     pub fn surroundings_outdated(&self, file: &CardFile, now: Instant) -> bool {
-        let user = self.believed(self.people.peek(&Asked::User(file.user.id)), now);
-        let program = self.believed(self.programs.peek(&file.program.id), now);
-        let older = |known: Option<Entry>, version: i64| known.and_then(|entry| entry.version()).is_some_and(|known| version < known);
+        let user = self.peek(&self.people, Asked::User(file.user.id));
+        let program = self.peek(&self.programs, Asked::Program(file.program.id));
+        let older = |known: Option<Entry>, version: i64| {
+            known.filter(|known| self.counts(known, now)).and_then(|known| known.version()).is_some_and(|known| version < known)
+        };
         older(user, file.user.version) || older(program, file.program.version)
+    }
+
+    /// Leaves so many bytes of its bound to somebody else from now on, but no more than half of it.
+    pub fn set_aside(&self, bytes: u64) {
+        let bytes = bytes.next_multiple_of(ASIDE_STEP).min(self.settings.bytes_max / 2);
+        // What is known must be counted anew for another bound: not for every little.
+        if self.aside.swap(bytes, Relaxed) != bytes {
+            self.people.set_capacity(self.settings.bytes_max - bytes);
+        }
     }
 
     /// Forgets what was kept before the generation of `fill` and not again since.
@@ -387,8 +321,14 @@ impl Memory {
         self.people.is_empty() && self.programs.is_empty()
     }
 
-    fn believed(&self, entry: Option<Entry>, now: Instant) -> Option<Entry> {
-        entry.filter(|entry| self.counts(entry, now))
+    /// What is known and believed of whom is asked for; it is used.
+    fn get<W: Weighter<Place, Entry> + Clone>(&self, places: &Places<W>, asked: Asked<'_>, now: Instant) -> Option<Entry> {
+        places.get(&Place::of(asked, &self.hashing)).filter(|entry| entry.is_about(asked) && self.counts(entry, now))
+    }
+
+    /// What is known of whom is asked for, believed or not.
+    fn peek<W: Weighter<Place, Entry> + Clone>(&self, places: &Places<W>, asked: Asked<'_>) -> Option<Entry> {
+        places.peek(&Place::of(asked, &self.hashing)).filter(|entry| entry.is_about(asked))
     }
 
     fn counts(&self, entry: &Entry, now: Instant) -> bool {
@@ -396,25 +336,21 @@ impl Memory {
         self.tick(now) < until && self.generations.counts(generation)
     }
 
-    fn insert<K, W>(
+    fn insert<W: Weighter<Place, Entry> + Clone>(
         &self,
-        cache: &Cache<K, Entry, W, DefaultHashBuilder, Evictions>,
-        key: K,
+        places: &Places<W>,
+        asked: Asked<'_>,
         fill: Fill,
         now: Instant,
         grow: bool,
         entry: impl FnOnce(u32) -> Entry,
-    ) -> Kept
-    where
-        K: Hash + Eq + Clone,
-        W: Weighter<K, Entry> + Clone,
-    {
-        let (hash, fence) = self.fences.lock(&key);
+    ) -> Kept {
+        let (hash, fence) = self.fences.lock(&asked);
         if *fence > fill.began || !self.generations.counts(fill.generation) {
             return Kept::Refused;
         }
         let entry = entry(self.spread(hash, now));
-        let before = cache.peek(&key);
+        let before = self.peek(places, asked);
         let kept = match before.as_ref().map(|before| (before, before.version(), entry.version())) {
             None if !grow => return Kept::NoRoom,
             None => Kept::New,
@@ -424,29 +360,25 @@ impl Memory {
             Some((before, Some(old), Some(new))) if new == old && before.is_fact() => Kept::Same,
             Some(_) => Kept::Newer,
         };
-        self.store(cache, key, entry);
+        self.store(places, asked, entry);
         kept
     }
 
     /// Puts an entry in its place, and counts what had to go for it.
-    fn store<K, W>(&self, cache: &Cache<K, Entry, W, DefaultHashBuilder, Evictions>, key: K, entry: Entry)
-    where
-        K: Hash + Eq + Clone,
-        W: Weighter<K, Entry> + Clone,
-    {
+    fn store<W: Weighter<Place, Entry> + Clone>(&self, places: &Places<W>, asked: Asked<'_>, entry: Entry) {
+        let place = Place::of(asked, &self.hashing);
         let mut gone = Vec::new();
-        cache.insert_with_lifecycle(key.clone(), entry, &mut gone);
-        // What stood under the same key had to go for no room.
-        self.evictions.add(gone.iter().filter(|(other, _)| *other != key).count());
+        places.insert_with_lifecycle(place, entry, &mut gone);
+        // What stood in the same place had to go for no room.
+        self.evictions.add(gone.iter().filter(|(other, _)| *other != place).count());
     }
 
-    fn remove<K, W>(&self, cache: &Cache<K, Entry, W, DefaultHashBuilder, Evictions>, key: K, version: Option<i64>, now: Instant) -> bool
+    fn remove<W>(&self, places: &Places<W>, asked: Asked<'_>, version: Option<i64>, now: Instant) -> bool
     where
-        K: Hash + Eq + Clone,
-        W: Weighter<K, Entry> + Clone,
+        W: Weighter<Place, Entry> + Clone,
     {
-        let (hash, mut fence) = self.fences.lock(&key);
-        let before = cache.peek(&key).filter(|before| self.counts(before, now));
+        let (hash, mut fence) = self.fences.lock(&asked);
+        let before = self.peek(places, asked).filter(|before| self.counts(before, now));
         let current = |before: &Entry| version.is_some() && before.version() >= version;
         if before.as_ref().is_some_and(current) {
             return false;
@@ -456,9 +388,10 @@ impl Memory {
             // What Redis still has may be older than the change: it must not come back from there.
             (Some(_), Some(at_least)) => {
                 let (generation, until) = (self.generations.current(), self.spread(hash, now));
-                self.store(cache, key, Entry::Outdated { generation, until, at_least });
+                let what = Arc::new(Outdated { whom: asked.into(), at_least });
+                self.store(places, asked, Entry::Outdated { generation, until, what });
             }
-            _ => drop(cache.remove(&key)),
+            _ => drop(places.remove(&Place::of(asked, &self.hashing))),
         }
         before.is_some_and(|before| before.is_fact())
     }

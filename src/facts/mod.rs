@@ -14,7 +14,10 @@ pub(crate) mod sample;
 pub mod tiered;
 mod warm;
 
-use crate::domain::{facts::CardFile, ids::CardToken};
+use crate::{
+    domain::{facts::CardFile, ids::CardToken},
+    telemetry::Telemetry,
+};
 
 /// Where facts come from in the end: the store.
 pub trait FactSource: Send + Sync + 'static {
@@ -24,6 +27,9 @@ pub trait FactSource: Send + Sync + 'static {
     /// # Errors
     /// [`FactError`] when the store could not be read.
     fn fetch(&self, card: &CardToken) -> impl Future<Output = Result<Option<CardFile>, FactError>> + Send;
+
+    /// Where to tell how long its reads wait for one of its connections. A source without any has nothing to tell.
+    fn tell_waits(&mut self, _: &Telemetry) {}
 }
 
 /// Why facts could not be had from a tier.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     domain::{
         facts::{Card, CardFile, Program, User},
-        ids::CardToken,
+        ids::{CardToken, UserToken},
     },
     telemetry::{
         Span, Spans, Telemetry,
@@ -70,7 +70,8 @@ impl<S> Clone for FactTiers<S> {
 
 impl<S: FactSource> FactTiers<S> {
     /// Puts the tiers in order.
-    pub fn new(memory: Memory, redis: Option<Redis>, source: S, telemetry: Telemetry) -> Self {
+    pub fn new(memory: Memory, redis: Option<Redis>, mut source: S, telemetry: Telemetry) -> Self {
+        source.tell_waits(&telemetry);
         Self { inner: Arc::new(Inner { memory, redis, source, telemetry, flights: Mutex::default(), flown: AtomicU64::new(0) }) }
     }
 
@@ -212,12 +213,12 @@ impl<S: FactSource> Inner<S> {
         let card = self.memory.card(token, started)?;
         let after_card = Instant::now();
         spans.set(Span::Card, after_card - started);
-        let Some((card, limits)) = card else { return Some(None) };
+        let Some(card) = card else { return Some(None) };
         let user = self.memory.user(card.user, started)?;
         let after_user = Instant::now();
         spans.set(Span::User, after_user - after_card);
         let program = self.memory.program(card.program, started)?;
-        let file = CardFile { card, user, limits, program };
+        let file = CardFile { card, user, program };
         if !file.agrees() {
             return None;
         }
@@ -240,7 +241,7 @@ impl<S: FactSource> Inner<S> {
         };
         let result = match &found {
             Ok(Some(file)) if usable(file) => CacheResult::Hit,
-            Ok(Some(_)) => CacheResult::Stale,
+            Ok(Some(_)) | Err(Missed::Torn) => CacheResult::Stale,
             Ok(None) => CacheResult::Miss,
             Err(Missed::Bypassed) => CacheResult::Bypass,
             Err(Missed::Failed(_) | Missed::Garbage(_)) => CacheResult::Error,
@@ -252,7 +253,7 @@ impl<S: FactSource> Inner<S> {
                 self.memory.keep(&file, fill, now);
                 Some(file)
             }
-            Err(Missed::Bypassed) => None,
+            Err(Missed::Bypassed | Missed::Torn) => None,
             Err(Missed::Failed(error) | Missed::Garbage(error)) => {
                 self.telemetry.cache_failed(Tier::Redis, &error);
                 None
@@ -261,20 +262,25 @@ impl<S: FactSource> Inner<S> {
     }
 
     async fn assemble(&self, redis: &Redis, token: &CardToken) -> Result<Option<CardFile>, Missed> {
-        let (Some(card), Some(limits)) = redis.card(token).await? else { return Ok(None) };
-        let (user, program) = self.surroundings(redis, &card).await?;
+        let Some((card, owner)) = redis.card(token).await? else { return Ok(None) };
+        let (user, program) = self.surroundings(redis, &card, &owner).await?;
         let (Some(user), Some(program)) = (user, program) else { return Ok(None) };
-        Ok(Some(CardFile { card: Arc::new(card), user, limits: Arc::new(limits), program }))
+        Ok(Some(CardFile { card: Arc::new(card), user, program }))
     }
 
-    async fn surroundings(&self, redis: &Redis, card: &Card) -> Result<(Option<Arc<User>>, Option<Arc<Program>>), Missed> {
+    async fn surroundings(
+        &self,
+        redis: &Redis,
+        card: &Card,
+        owner: &UserToken,
+    ) -> Result<(Option<Arc<User>>, Option<Arc<Program>>), Missed> {
         let now = Instant::now();
         let user = self.memory.user(card.user, now).filter(|user| user.version == card.user_version);
         let program = self.memory.program(card.program, now);
         if user.is_some() && program.is_some() {
             return Ok((user, program));
         }
-        let (from_redis_user, from_redis_program) = redis.surroundings(card).await?;
+        let (from_redis_user, from_redis_program) = redis.surroundings(card, owner).await?;
         Ok((user.or(from_redis_user.map(Arc::new)), program.or(from_redis_program.map(Arc::new))))
     }
 

@@ -3,7 +3,7 @@
 
 use super::{
     FactError,
-    change::FactStore,
+    change::{FactStore, Scanned},
     invalidator::Invalidator,
     memory::{Fill, Kept, Memory},
     redis::Redis,
@@ -65,7 +65,7 @@ async fn fill<S: FactStore>(invalidator: &Invalidator<S>, check: &Check) {
     let mut failures = 0;
     loop {
         let mut scan = Scan::begin(invalidator, Some(check));
-        match invalidator.inner.facts.source().every_card(|file| scan.fill(&file)).await {
+        match invalidator.inner.facts.source().every_card(|scanned| scan.fill(&scanned)).await {
             Ok(_) if !scan.memory.is_current(scan.read) && failures < TRIES => {
                 // Everything changed meanwhile, and nothing of what was read is believed: once more.
                 failures += 1;
@@ -87,7 +87,7 @@ async fn fill<S: FactStore>(invalidator: &Invalidator<S>, check: &Check) {
 /// its usable cards is forgotten, to be read again when it is used.
 async fn compare<S: FactStore>(invalidator: &Invalidator<S>) -> Result<(), FactError> {
     let mut scan = Scan::begin(invalidator, None);
-    invalidator.inner.facts.source().every_card(|file| scan.compare(&file)).await?;
+    invalidator.inner.facts.source().every_card(|scanned| scan.compare(&scanned)).await?;
     if !scan.memory.is_current(scan.read) {
         // Everything changed meanwhile: whoever said so has asked for another comparison.
         return Ok(());
@@ -141,8 +141,20 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// The card, if it is one. What the reading needs itself is taken from the room that memory has, for this time and the next.
+    fn card<'b>(&self, scanned: &'b Scanned) -> Option<&'b CardFile> {
+        match scanned {
+            Scanned::Card(file) => Some(file),
+            Scanned::Aside(bytes) => {
+                self.memory.set_aside(*bytes);
+                None
+            }
+        }
+    }
+
     /// Stops when memory is full.
-    fn fill(&mut self, file: &CardFile) -> ControlFlow<()> {
+    fn fill(&mut self, scanned: &Scanned) -> ControlFlow<()> {
+        let Some(file) = self.card(scanned) else { return ControlFlow::Continue(()) };
         let now = Instant::now();
         self.memory.keep(file, self.read, now);
         self.count(now);
@@ -150,7 +162,8 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes on to the end: a full memory takes no further cards, and those that it has are compared.
-    fn compare(&mut self, file: &CardFile) -> ControlFlow<()> {
+    fn compare(&mut self, scanned: &Scanned) -> ControlFlow<()> {
+        let Some(file) = self.card(scanned) else { return ControlFlow::Continue(()) };
         let now = Instant::now();
         let grows = self.grows && !self.full;
         let kept = if grows { self.memory.keep(file, self.read, now) } else { self.memory.confirm(file, self.read, now) };

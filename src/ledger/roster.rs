@@ -5,9 +5,9 @@
 
 use crate::{
     domain::{
-        facts::{Account, Card, CardFile, CardStatus, LimitSet, Program, User},
+        facts::{Account, Card, CardFile, CardStatus, Program, User},
         ids::{AccountId, CardId, CardToken, LimitId, ProgramId, UserId, UserToken},
-        limits::{Filter, Limit},
+        limits::{Cap, Filter, Limit},
         money::Currency,
         time::Timestamp,
     },
@@ -45,7 +45,10 @@ pub(super) type CardRow = (i64, String, i64, i64, String, i64, String, i64, bool
 /// Different filters that are remembered so as to be shared; more than these are read for each card by itself.
 const FILTERS_MAX: usize = 10_000;
 
-/// What the files of all cards are made from.
+/// Users that are remembered so as to be shared by their cards. Then it begins anew: cards of one user are mostly close to each other.
+const USERS_MAX: usize = 65_536;
+
+/// What the files of all cards are made from: first every limit, then every program, then the cards.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     programs: HashMap<i64, Arc<Program>>,
@@ -74,18 +77,26 @@ struct Owned {
 }
 
 impl Roster {
-    /// Takes in the programs and the limits of everybody.
-    pub(super) fn new(programs: Vec<ProgramRow>, limits: Vec<LimitRow>) -> Self {
-        let mut roster = Self::default();
-        roster.limits = limits.into_iter().filter_map(|row| roster.filters.owned(row)).collect();
-        roster.limits.sort_unstable_by_key(|owned| (owned.owner, owned.id));
-        for row in programs {
+    /// Takes in a limit.
+    pub(super) fn limit(&mut self, row: LimitRow) {
+        self.limits.extend(self.filters.owned(row));
+    }
+
+    /// Takes in the programs, once it has every limit.
+    pub(super) fn programs(&mut self, rows: Vec<ProgramRow>) {
+        self.limits.shrink_to_fit();
+        self.limits.sort_unstable_by_key(|owned| (owned.owner, owned.id));
+        for row in rows {
             let id = row.0;
-            if let Some(program) = roster.program(row) {
-                roster.programs.insert(id, Arc::new(program));
+            if let Some(program) = self.program(row) {
+                self.programs.insert(id, Arc::new(program));
             }
         }
-        roster
+    }
+
+    /// What it keeps until the last card, bytes: its limits. The rest is bounded, and small beside a million cards.
+    pub(super) fn bytes(&self) -> u64 {
+        size_of_val(&*self.limits) as u64
     }
 
     /// The file of a card; `None` when it cannot be understood, which costs a word in the log and no more.
@@ -130,6 +141,9 @@ impl Roster {
             None => {
                 let token = UserToken::new(&user_token).ok()?;
                 let user = Arc::new(User { id: UserId(user_id), token, version: user_version, active, kyc_verified });
+                if self.users.len() >= USERS_MAX {
+                    self.users.clear();
+                }
                 self.users.insert(user_id, Arc::clone(&user));
                 user
             }
@@ -139,20 +153,15 @@ impl Roster {
             token: CardToken::new(&token).ok()?,
             version,
             user: user.id,
-            user_token: user.token.clone(),
             user_version,
             account: Account { id: AccountId(account), currency: Currency::from_code(&currency)?, open },
             program: program.id,
             status: CardStatus::Active,
             expires: Timestamp(expires),
             controls: self.filters.get(&controls)?,
+            limits: limits.into_boxed_slice(),
         };
-        Some(CardFile {
-            card: Arc::new(card),
-            user,
-            limits: Arc::new(LimitSet { card_version: version, limits: limits.into_boxed_slice() }),
-            program,
-        })
+        Some(CardFile { card: Arc::new(card), user, program })
     }
 
     fn program(&mut self, row: ProgramRow) -> Option<Program> {
@@ -183,6 +192,11 @@ impl Roster {
         limits.sort_unstable_by_key(|limit| limit.id);
         Some(limits)
     }
+}
+
+/// `None` for a cap that cannot be one.
+fn cap(most: Option<i64>) -> Option<Option<Cap>> {
+    most.map_or(Some(None), |most| Cap::new(most).map(Some))
 }
 
 /// Filters by their text, so that equal ones are read once and shared.
@@ -220,8 +234,8 @@ impl Filters {
                 scope,
                 window: named::<WindowName>(&window)?.into(),
                 filter: self.get(&filter)?,
-                cap_amount,
-                cap_count,
+                cap_amount: cap(cap_amount)?,
+                cap_count: cap(cap_count)?,
             })
         };
         Some(Owned { owner, id, limit: limit() })

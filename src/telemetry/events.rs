@@ -249,6 +249,11 @@ impl Telemetry {
         }
     }
 
+    /// A read of facts was given one of the store's connections, or none in time, after so long.
+    pub fn pool_waited(&self, waited: Duration) {
+        self.metrics().pool_wait.observe(waited.as_secs_f64());
+    }
+
     /// A dependency came or went. Logs only when it changed.
     pub fn dependency(&self, dependency: Dependency, up: bool, detail: &str) {
         let before = self.metrics().dependency_up.set(dependency as usize, u64::from(up));

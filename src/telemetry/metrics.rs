@@ -181,6 +181,7 @@ pub(super) struct Metrics {
     pub(super) last_decision: Table,
     pub(super) redis_commands: Vec<(Labels, Histogram)>,
     pub(super) db_transaction: Histogram,
+    pub(super) pool_wait: Histogram,
     pub(super) batch_decisions: Histogram,
     pub(super) tokio_busy: Table,
     /// Requests waiting for each lane.
@@ -325,6 +326,7 @@ impl Metrics {
             ),
             redis_commands: redis_commands(),
             db_transaction: Histogram::new(ANSWER_BUCKETS_S.iter().copied()),
+            pool_wait: Histogram::new(STAGE_BUCKETS_S.iter().copied()),
             batch_decisions: Histogram::new(BATCH_BUCKETS.iter().copied()),
             tokio_busy: Table::one_gauge("tokio_busy_ratio", "Share of the last second that the runtime was busy", Kind::SecondsGauge),
             lane_queues: OnceLock::new(),
@@ -428,6 +430,11 @@ impl Collector for Metrics {
         self.encode_state(&mut encoder)?;
         for (name, help, histogram) in [
             ("db_transaction_duration_seconds", "Time of one commit round trip", &self.db_transaction),
+            (
+                "pool_wait_seconds",
+                "How long a read of facts waited for one of the store's connections; lanes have their own",
+                &self.pool_wait,
+            ),
             ("commit_batch_decisions", "Decisions in one commit", &self.batch_decisions),
         ] {
             histogram.encode(encoder.encode_descriptor(name, help, None, MetricType::Histogram)?)?;

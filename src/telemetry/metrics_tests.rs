@@ -184,6 +184,10 @@ fn each_event_moves_its_own_sample() {
         &[(r#"jitauth_redis_command_duration_seconds_sum{command="write"}"#, 0.002)],
     );
     check(
+        &|| telemetry.pool_waited(Duration::from_millis(2)),
+        &[("jitauth_pool_wait_seconds_sum", 0.002), ("jitauth_pool_wait_seconds_count", 1.0)],
+    );
+    check(
         &|| telemetry.committed(CommitOutcome::Committed, 7, Duration::from_millis(1)),
         &[
             (r#"jitauth_db_transactions_total{outcome="committed"}"#, 1.0),

@@ -20,7 +20,10 @@ use tokio::{
 };
 
 /// Panels that have nothing to show as long as nothing of the kind has happened, with why.
-const SILENT: &[(&str, &str)] = &[("Freeze to forgotten, p99", "no fact changes while this test looks")];
+const SILENT: &[(&str, &str)] = &[
+    ("Freeze to forgotten, p99", "no fact changes while this test looks"),
+    ("Wait for a connection, p99", "memory is warm, so the store is asked for no facts"),
+];
 
 /// A request that says when it was sent: how long it waited for us is shown too.
 #[expect(clippy::disallowed_methods, reason = "a processor reads its own clock")]

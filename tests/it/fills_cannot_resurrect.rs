@@ -11,7 +11,7 @@ use jitauth::{
     },
     facts::{
         FactError, FactSource,
-        change::{Announced, Change, ChangeFeed, FactStore, Heard, Subject},
+        change::{Announced, Change, ChangeFeed, FactStore, Heard, Scanned, Subject},
         document::CardDocument,
         invalidator::{self, Invalidator, Paths},
         memory::{self, Memory},
@@ -90,7 +90,7 @@ impl FactStore for Slow {
         Silent
     }
 
-    async fn every_card(&self, _: impl FnMut(CardFile) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
+    async fn every_card(&self, _: impl FnMut(Scanned) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
         Ok(0)
     }
 

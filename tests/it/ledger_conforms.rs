@@ -77,6 +77,7 @@ on_every_store! {
         the_document_has_every_column
         an_unknown_card_has_no_file
         limits_are_those_of_card_user_account_and_program
+        a_read_tells_how_long_it_waited_for_its_connection
     }
     news {
         every_kind_of_change_is_heard_with_its_version

@@ -1,9 +1,9 @@
 //! What facts weigh: an estimate in bytes of what the allocator hands out for them.
 
-use super::{Entry, Key};
+use super::entry::{Entry, Outdated, Place, Whom};
 use crate::domain::{
-    facts::{Card, LimitSet, User},
-    limits::{Filter, Limit, Match},
+    facts::{Card, User},
+    limits::{Filter, Match},
 };
 use quick_cache::{Lifecycle, Weighter};
 use std::sync::{
@@ -11,33 +11,44 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// A slot of the map with its share of what is free: key, entry, links, hash table, and room from the last growth.
-const SLOT: u64 = (size_of::<Key>() as u64 + size_of::<Entry>() as u64 + 21) * 3 / 2;
+/// What the map has for a fact: place, entry, state and links, and a share of its hash table, which is at least half full. Room that it
+/// has from its last growth counts for nothing, because nobody has written to it yet.
+const SLOT: u64 = size_of::<Place>() as u64 + size_of::<Entry>() as u64 + 16 + 12;
 /// The two counts of an `Arc`.
 const COUNTS: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weigher;
 
-impl Weighter<Key, Entry> for Weigher {
-    fn weight(&self, key: &Key, entry: &Entry) -> u64 {
+impl Weighter<Place, Entry> for Weigher {
+    fn weight(&self, _: &Place, entry: &Entry) -> u64 {
         let content = match entry {
-            Entry::Card { card, limits, .. } => weigh_card(card, limits),
-            Entry::User { user, .. } => chunk(COUNTS + size_of::<User>()) + chunk(COUNTS + user.token.as_str().len()),
-            Entry::Program { .. } | Entry::Absent { .. } | Entry::Outdated { .. } => match key {
-                Key::Card(token) => chunk(COUNTS + token.as_str().len()),
-                Key::User(_) => 0,
-            },
+            Entry::Card { card, .. } => weigh_card(card),
+            Entry::User { user, .. } => chunk(COUNTS + size_of::<User>()) + weigh_text(user.token.elsewhere()),
+            Entry::Absent { whom, .. } => chunk(COUNTS + size_of::<Whom>()) + weigh_whom(whom),
+            Entry::Outdated { what, .. } => chunk(COUNTS + size_of::<Outdated>()) + weigh_whom(&what.whom),
+            // Not kept here.
+            Entry::Program { .. } => 0,
         };
         SLOT + content
     }
 }
 
-/// The owner's token is the user's, and counted there.
-fn weigh_card(card: &Card, limits: &LimitSet) -> u64 {
-    let own = chunk(COUNTS + size_of::<Card>()) + chunk(COUNTS + card.token.as_str().len()) + weigh_filter(&card.controls);
-    let set = chunk(COUNTS + size_of::<LimitSet>()) + chunk(size_of_val(&*limits.limits));
-    own + set + limits.limits.iter().map(|limit: &Limit| weigh_filter(&limit.filter)).sum::<u64>()
+fn weigh_card(card: &Card) -> u64 {
+    let own = chunk(COUNTS + size_of::<Card>()) + weigh_text(card.token.elsewhere()) + weigh_filter(&card.controls);
+    own + chunk(size_of_val(&*card.limits)) + card.limits.iter().map(|limit| weigh_filter(&limit.filter)).sum::<u64>()
+}
+
+fn weigh_whom(whom: &Whom) -> u64 {
+    match whom {
+        Whom::Card(token) => weigh_text(token.elsewhere()),
+        Whom::User(_) | Whom::Program(_) => 0,
+    }
+}
+
+/// A text of which so many bytes stand elsewhere.
+const fn weigh_text(bytes: usize) -> u64 {
+    if bytes == 0 { 0 } else { chunk(COUNTS + bytes) }
 }
 
 /// Its lists, however many share them: who shares them may change, and a weight may not. Its frame counts for nothing, because

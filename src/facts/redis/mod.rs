@@ -25,12 +25,12 @@ use super::{
     FactError,
     breaker::Breaker,
     change::Announced,
-    document::{self, CardFacts, LimitSetFacts, ProgramFacts, UserFacts},
+    document::{self, CardFacts, LimitSet, LimitSetFacts, OwnedCard, ProgramFacts, UserFacts},
 };
 use crate::{
     domain::{
-        facts::{Card, CardFile, LimitSet, Program, User},
-        ids::CardToken,
+        facts::{Card, CardFile, Program, User},
+        ids::{CardToken, UserToken},
     },
     telemetry::{
         Telemetry,
@@ -105,6 +105,8 @@ pub enum Missed {
     Failed(String),
     /// What it holds is not a fact. It is removed.
     Garbage(String),
+    /// What it holds of a card and of the card's limits is from different moments.
+    Torn,
 }
 
 /// The Redis tier. Cheap to clone.
@@ -153,23 +155,26 @@ impl Redis {
         Ok((this, tracking))
     }
 
-    /// A card and its limits, each where Redis has it.
+    /// A card with its limits and its owner's token, when Redis has all of it.
     ///
     /// # Errors
     /// [`Missed`] when Redis is not asked, does not answer in time or holds what is no fact.
-    pub async fn card(&self, token: &CardToken) -> Result<(Option<Card>, Option<LimitSet>), Missed> {
+    pub async fn card(&self, token: &CardToken) -> Result<Option<(Card, UserToken)>, Missed> {
         let keys = [card_key(token), limits_key(token)];
         let [card, limits] = self.read(&keys).await?;
-        let card = self.value::<CardFacts, Card>(&keys[0], card, |card| card.version).await?;
-        Ok((card, self.value::<LimitSetFacts, LimitSet>(&keys[1], limits, |set| set.card_version).await?))
+        let card = self.value::<CardFacts, OwnedCard>(&keys[0], card, OwnedCard::version).await?;
+        let limits = self.value::<LimitSetFacts, LimitSet>(&keys[1], limits, |set| set.card_version).await?;
+        let (Some(card), Some(limits)) = (card, limits) else { return Ok(None) };
+        let owner = card.owner.clone();
+        Ok(Some((card.with(limits).ok_or(Missed::Torn)?, owner)))
     }
 
     /// The owner and the program of a card, each where Redis has it.
     ///
     /// # Errors
     /// As [`Redis::card`].
-    pub async fn surroundings(&self, card: &Card) -> Result<(Option<User>, Option<Program>), Missed> {
-        let keys = row::surroundings(card);
+    pub async fn surroundings(&self, card: &Card, owner: &UserToken) -> Result<(Option<User>, Option<Program>), Missed> {
+        let keys = row::surroundings(card, owner);
         let [user, program] = self.read(&keys).await?;
         let user = self.value::<UserFacts, User>(&keys[0], user, |user| user.version).await?;
         Ok((user, self.value::<ProgramFacts, Program>(&keys[1], program, |program| program.version).await?))
@@ -206,13 +211,13 @@ impl Redis {
 
     async fn write(&self, file: &CardFile) -> FredResult<i64> {
         let Settings { user_ttl, card_ttl, limits_ttl, .. } = self.inner.settings;
-        let CardFile { card, user, limits, program } = file;
-        let [user_key, program_key] = row::surroundings(card);
+        let CardFile { card, user, program } = file;
+        let [user_key, program_key] = row::surroundings(card, &user.token);
         let rows = [
             (program_key, program.version, json(&ProgramFacts::from(&**program)), card_ttl),
             (user_key, user.version, json(&UserFacts::from(&**user)), user_ttl),
-            (limits_key(&card.token), limits.card_version, json(&LimitSetFacts::from(&**limits)), limits_ttl),
-            (card_key(&card.token), card.version, json(&CardFacts::from(&**card)), card_ttl),
+            (limits_key(&card.token), card.version, json(&LimitSetFacts::from(&**card)), limits_ttl),
+            (card_key(&card.token), card.version, json(&CardFacts::from(file)), card_ttl),
         ];
         let (mut keys, mut values) = (Vec::with_capacity(4), Vec::<Value>::with_capacity(12));
         for (key, version, json, ttl) in rows {

@@ -85,8 +85,8 @@ pub(super) fn program_key(id: ProgramId) -> String {
 }
 
 /// The keys of a card's owner and program.
-pub(super) fn surroundings(card: &Card) -> [String; 2] {
-    [user_key(&card.user_token), program_key(card.program)]
+pub(super) fn surroundings(card: &Card, owner: &UserToken) -> [String; 2] {
+    [user_key(owner), program_key(card.program)]
 }
 
 /// The rows that a change makes stale, and the store's key that goes into their tombstones.

@@ -7,7 +7,11 @@ use crate::{
         ids::{CardToken, ProgramId, UserId, UserToken},
         time::Timestamp,
     },
-    facts::change::{Announced, Change},
+    facts::{
+        change::{Announced, Change},
+        document::{CardDocument, CardFacts, LimitSet, LimitSetFacts, OwnedCard, ProgramFacts, UserFacts},
+        sample::file,
+    },
 };
 
 const AT: Timestamp = Timestamp(1_772_619_307_112_000);
@@ -80,5 +84,27 @@ fn a_change_makes_its_own_rows_stale() {
         (Change::Everything, vec![], 0, None),
     ] {
         assert_eq!(stale(&change), (keys.into_iter().map(str::to_owned).collect(), id, version), "{change:?}");
+    }
+}
+
+#[test]
+fn a_card_takes_the_limits_of_its_own_version_only() {
+    let (card, other) = (file(1, 7), file(1, 8));
+    let parts = |limits| {
+        let owned = OwnedCard::try_from(CardFacts::from(&card)).unwrap();
+        assert_eq!(owned.owner, card.user.token);
+        owned.with(LimitSet::try_from(limits).unwrap())
+    };
+    assert_eq!(parts(LimitSetFacts::from(&*card.card)).as_ref(), Some(&*card.card));
+    assert_eq!(parts(LimitSetFacts::from(&*other.card)), None);
+    for (limits, whole) in [(&card, true), (&other, false)] {
+        let document = CardDocument {
+            card: CardFacts::from(&card),
+            user: UserFacts::from(&*card.user),
+            limits: LimitSetFacts::from(&*limits.card),
+            program: ProgramFacts::from(&*card.program),
+        };
+        let read = CardDocument::parse(&serde_json::to_vec(&document).unwrap());
+        assert_eq!(read.is_ok(), whole, "{read:?}");
     }
 }

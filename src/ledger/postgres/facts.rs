@@ -5,7 +5,7 @@ use crate::{
     domain::{facts::CardFile, ids::CardToken},
     facts::{
         FactError, FactSource,
-        change::{Change, FactStore, Subject},
+        change::{Change, FactStore, Scanned, Subject},
         document::CardDocument,
     },
     ledger::{
@@ -13,11 +13,12 @@ use crate::{
         feed::StoreFeed,
         roster::{self, CardRow, LimitRow, ProgramRow, Roster, usable_cards},
     },
+    telemetry::Telemetry,
 };
 use futures_util::StreamExt;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, pool::PoolConnection};
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Longest that the next rows of a long reading may take to come.
 const ROWS_MAX: Duration = Duration::from_secs(60);
@@ -54,7 +55,7 @@ select json_build_object(
 
 impl FactSource for Postgres {
     async fn fetch(&self, card: &CardToken) -> Result<Option<CardFile>, FactError> {
-        let mut connection = self.facts.acquire().await.map_err(unavailable)?;
+        let mut connection = self.reader().await?;
         let query = sqlx::query_scalar(DOCUMENT).bind(card.as_str());
         let Ok(text) = timeout(self.server.answer_timeout(), query.fetch_optional(&mut *connection)).await else {
             // Back in the pool it would be waited for, and its place be lost as long as the server is silent.
@@ -63,6 +64,21 @@ impl FactSource for Postgres {
         };
         let text: Option<String> = text.map_err(unavailable)?;
         text.map(|text| CardDocument::parse(text.as_bytes())).transpose()
+    }
+
+    fn tell_waits(&mut self, telemetry: &Telemetry) {
+        self.telemetry = Some(telemetry.clone());
+    }
+}
+
+impl Postgres {
+    async fn reader(&self) -> Result<PoolConnection<sqlx::Postgres>, FactError> {
+        let began = Instant::now();
+        let given = self.facts.acquire().await;
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.pool_waited(began.elapsed());
+        }
+        given.map_err(unavailable)
     }
 }
 
@@ -73,7 +89,7 @@ impl FactStore for Postgres {
         StoreFeed::new(PgNews::new(Arc::clone(&self.server)))
     }
 
-    async fn every_card(&self, mut keep: impl FnMut(CardFile) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
+    async fn every_card(&self, mut keep: impl FnMut(Scanned) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
         // A connection of its own: single reads do not wait for it.
         let options = self.server.reading_options();
         let mut connection = self.server.open_with(&options).await.map_err(|error| FactError::Unavailable(error.to_string()))?;
@@ -84,7 +100,7 @@ impl FactStore for Postgres {
     }
 
     async fn concerned(&self, subject: &Subject) -> Result<Vec<Change>, FactError> {
-        let mut connection = self.facts.acquire().await.map_err(unavailable)?;
+        let mut connection = self.reader().await?;
         let query = sqlx::query_as(concern::query(subject)).bind(concern::token(subject)).bind(concern::limit());
         let Ok(rows) = timeout(self.server.answer_timeout(), query.fetch_all(&mut *connection)).await else {
             drop(connection.detach());
@@ -97,21 +113,32 @@ impl FactStore for Postgres {
 /// Cards that can be used now.
 const EVERY_CARD: &str = usable_cards!("(extract(epoch from now()) * 1000000)::bigint");
 
-async fn every_card(connection: &mut PgConnection, keep: &mut (impl FnMut(CardFile) -> ControlFlow<()> + Send)) -> Result<u64, FactError> {
+async fn every_card(connection: &mut PgConnection, keep: &mut (impl FnMut(Scanned) -> ControlFlow<()> + Send)) -> Result<u64, FactError> {
     let late = |_| FactError::Unavailable(format!("no rows for {} s", ROWS_MAX.as_secs()));
     let begin = connection.begin_with("begin isolation level repeatable read, read only");
     let mut snapshot = timeout(ROWS_MAX, begin).await.map_err(late)?.map_err(unavailable)?;
-    let limits = timeout(ROWS_MAX, sqlx::query_as::<_, LimitRow>(roster::LIMITS).fetch_all(&mut *snapshot));
-    let limits = limits.await.map_err(late)?.map_err(unavailable)?;
+    let mut roster = Roster::default();
+    // Row by row: all at once would take several times what is kept of them.
+    let mut rows = sqlx::query_as::<_, LimitRow>(roster::LIMITS).fetch(&mut *snapshot).ready_chunks(ROWS_TOGETHER);
+    while let Some(chunk) = timeout(ROWS_MAX, rows.next()).await.map_err(late)? {
+        for row in chunk {
+            roster.limit(row.map_err(unavailable)?);
+        }
+        tokio::task::yield_now().await;
+    }
+    drop(rows);
     let programs = timeout(ROWS_MAX, sqlx::query_as::<_, ProgramRow>(roster::PROGRAMS).fetch_all(&mut *snapshot));
-    let mut roster = Roster::new(programs.await.map_err(late)?.map_err(unavailable)?, limits);
+    roster.programs(programs.await.map_err(late)?.map_err(unavailable)?);
+    if keep(Scanned::Aside(roster.bytes())).is_break() {
+        return Ok(0);
+    }
     let mut handed = 0;
     let mut rows = sqlx::query_as::<_, CardRow>(EVERY_CARD).fetch(&mut *snapshot).ready_chunks(ROWS_TOGETHER);
     'reading: while let Some(chunk) = timeout(ROWS_MAX, rows.next()).await.map_err(late)? {
         for row in chunk {
             let Some(file) = roster.file(row.map_err(unavailable)?) else { continue };
             handed += 1;
-            if keep(file).is_break() {
+            if keep(Scanned::Card(file)).is_break() {
                 break 'reading;
             }
         }

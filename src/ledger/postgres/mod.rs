@@ -29,6 +29,7 @@ pub use news::PgNews;
 pub use settings::Settings;
 
 use super::{SchemaState, Store, StoreError};
+use crate::telemetry::Telemetry;
 use connection::Server;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::{fmt, sync::Arc};
@@ -56,6 +57,8 @@ pub struct Postgres {
     administration: PgPool,
     durability: Durability,
     version: u32,
+    /// Who is told how long facts waited for a connection.
+    telemetry: Option<Telemetry>,
 }
 
 impl Postgres {
@@ -78,6 +81,7 @@ impl Postgres {
             administration: pool(ADMINISTRATION_CONNECTIONS_MAX).connect_lazy_with(server.administration_options()),
             durability: session.durability,
             version: session.version,
+            telemetry: None,
             server,
         })
     }

@@ -356,7 +356,7 @@ async fn facts_come_in_one_document() {
             .sql("insert into limits (id, owner, owner_id, scope, period, filter, cap_amount) values (4, 'card', 1, 'card', 'transaction', '{\"mccs\": {\"only\": [\"5411\"]}}', 7), (5, 'account', 1, 'account', 'week', '{}', null)")
             .await;
         let file = world.file(1).await;
-        assert_eq!(file.limits.limits.iter().map(|limit| limit.id.0).collect::<Vec<_>>(), [3, 4, 5]);
+        assert_eq!(file.card.limits.iter().map(|limit| limit.id.0).collect::<Vec<_>>(), [3, 4, 5]);
         assert_eq!(file.program.limits.iter().map(|limit| limit.id.0).collect::<Vec<_>>(), [1, 2]);
         assert!(file.user.active && file.card.account.open && file.program.kyc_required);
         assert!(world.store.fetch(&token(404)).await.unwrap().is_none());

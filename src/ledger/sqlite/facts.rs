@@ -5,27 +5,44 @@ use crate::{
     domain::{facts::CardFile, ids::CardToken},
     facts::{
         FactError, FactSource,
-        change::{Change, FactStore, Subject},
+        change::{Change, FactStore, Scanned, Subject},
         document::CardDocument,
     },
     ledger::{
         concern,
         feed::StoreFeed,
-        roster::{self, CardRow, Roster, usable_cards},
+        roster::{self, CardRow, LimitRow, Roster, usable_cards},
     },
+    telemetry::Telemetry,
 };
 use futures_util::TryStreamExt;
-use sqlx::Connection;
+use sqlx::{Connection, pool::PoolConnection};
 use std::{ops::ControlFlow, sync::Arc};
+use tokio::time::Instant;
 
 impl FactSource for Sqlite {
     async fn fetch(&self, card: &CardToken) -> Result<Option<CardFile>, FactError> {
         let document: Option<String> = sqlx::query_scalar(CARD_DOCUMENT)
             .bind(card.as_str())
-            .fetch_optional(&self.readers)
+            .fetch_optional(&mut *self.reader().await?)
             .await
             .map_err(|error| transient_facts(&error))?;
         document.map(|json| CardDocument::parse(json.as_bytes())).transpose()
+    }
+
+    fn tell_waits(&mut self, telemetry: &Telemetry) {
+        self.telemetry = Some(telemetry.clone());
+    }
+}
+
+impl Sqlite {
+    async fn reader(&self) -> Result<PoolConnection<sqlx::Sqlite>, FactError> {
+        let began = Instant::now();
+        let given = self.readers.acquire().await;
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.pool_waited(began.elapsed());
+        }
+        given.map_err(|error| transient_facts(&error))
     }
 }
 
@@ -36,7 +53,7 @@ impl FactStore for Sqlite {
         StoreFeed::new(SqliteNews::new(Arc::clone(&self.door)))
     }
 
-    async fn every_card(&self, mut keep: impl FnMut(CardFile) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
+    async fn every_card(&self, mut keep: impl FnMut(Scanned) -> ControlFlow<()> + Send) -> Result<u64, FactError> {
         // A connection of its own: single reads do not wait for it.
         let mut reader = self.door.reader().await.map_err(|error| FactError::Unavailable(error.to_string()))?;
         let handed = every_card(&mut reader, &mut keep).await.map_err(|error| transient_facts(&error));
@@ -45,25 +62,39 @@ impl FactStore for Sqlite {
     }
 
     async fn concerned(&self, subject: &Subject) -> Result<Vec<Change>, FactError> {
-        let rows = sqlx::query_as(concern::query(subject)).bind(concern::token(subject)).bind(concern::limit()).fetch_all(&self.readers);
-        Ok(concern::changes(subject, rows.await.map_err(|error| transient_facts(&error))?))
+        let mut reader = self.reader().await?;
+        let rows = sqlx::query_as(concern::query(subject)).bind(concern::token(subject)).bind(concern::limit());
+        Ok(concern::changes(subject, rows.fetch_all(&mut *reader).await.map_err(|error| transient_facts(&error))?))
     }
 }
 
 async fn every_card(
     reader: &mut sqlx::SqliteConnection,
-    keep: &mut (impl FnMut(CardFile) -> ControlFlow<()> + Send),
+    keep: &mut (impl FnMut(Scanned) -> ControlFlow<()> + Send),
 ) -> Result<u64, sqlx::Error> {
     // Its first read takes the snapshot for all of them.
     let mut snapshot = reader.begin().await?;
-    let limits = sqlx::query_as(roster::LIMITS).fetch_all(&mut *snapshot).await?;
-    let mut roster = Roster::new(sqlx::query_as(roster::PROGRAMS).fetch_all(&mut *snapshot).await?, limits);
-    let mut handed = 0;
+    let (mut roster, mut handed) = (Roster::default(), 0);
+    // Row by row: all at once would take several times what is kept of them.
+    let mut rows = sqlx::query_as::<_, LimitRow>(roster::LIMITS).fetch(&mut *snapshot);
+    let mut read = 0_u64;
+    while let Some(row) = rows.try_next().await? {
+        roster.limit(row);
+        read += 1;
+        if read.is_multiple_of(YIELD_EVERY) {
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(rows);
+    roster.programs(sqlx::query_as(roster::PROGRAMS).fetch_all(&mut *snapshot).await?);
+    if keep(Scanned::Aside(roster.bytes())).is_break() {
+        return Ok(0);
+    }
     let mut rows = sqlx::query_as::<_, CardRow>(EVERY_CARD).fetch(&mut *snapshot);
     while let Some(row) = rows.try_next().await? {
         let Some(file) = roster.file(row) else { continue };
         handed += 1;
-        if keep(file).is_break() {
+        if keep(Scanned::Card(file)).is_break() {
             break;
         }
         if handed % YIELD_EVERY == 0 {
@@ -76,7 +107,7 @@ async fn every_card(
     Ok(handed)
 }
 
-/// After so many cards of a scan others get their turn on its thread.
+/// After so many rows of a scan others get their turn on its thread.
 const YIELD_EVERY: u64 = 256;
 
 /// Cards that can be used now.

@@ -31,6 +31,7 @@ use super::{
     Store,
     store::{SchemaState, StoreError},
 };
+use crate::telemetry::Telemetry;
 use sqlx::{Row, SqliteConnection, SqlitePool, migrate::Migrator};
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 pub struct Sqlite {
     door: Arc<Door>,
     readers: SqlitePool,
+    /// Who is told how long facts waited for a connection.
+    telemetry: Option<Telemetry>,
     /// Held until the last clone is gone; `None` for visitors.
     _lock: Option<Arc<DaemonLock>>,
 }
@@ -53,8 +56,7 @@ impl Sqlite {
     /// [`StoreError::Locked`] while another daemon has it, otherwise as [`Sqlite::visit`].
     pub async fn open(settings: &Settings) -> Result<Self, StoreError> {
         let lock = DaemonLock::take(&settings.path)?;
-        let Self { door, readers, .. } = Self::visit(settings).await?;
-        Ok(Self { door, readers, _lock: Some(Arc::new(lock)) })
+        Ok(Self { _lock: Some(Arc::new(lock)), ..Self::visit(settings).await? })
     }
 
     /// Opens the file beside a daemon that may be running on it, for tools: migrating, seeding, proving. Creates it when missing.
@@ -66,7 +68,7 @@ impl Sqlite {
         // The first writer creates the file and turns write-ahead logging on, which readers cannot do.
         door.close(door.writer().await?).await;
         let readers = door.readers();
-        Ok(Self { door: Arc::new(door), readers, _lock: None })
+        Ok(Self { door: Arc::new(door), readers, telemetry: None, _lock: None })
     }
 
     /// Applies the migrations that are missing.

@@ -4,9 +4,9 @@
 use crate::{
     domain::{
         decision::Decision,
-        facts::{Account, Balance, Card, CardFile, CardStatus, LimitSet, Program, ProgramKind, User, WeekStart},
+        facts::{Account, Balance, Card, CardFile, CardStatus, Program, ProgramKind, User, WeekStart},
         ids::{AccountId, CardId, CardToken, LimitId, ProgramId, RequestId, UserId, UserToken},
-        limits::{CounterKey, Limit, Scope, Used},
+        limits::{Cap, CounterKey, Limit, Scope, Used},
         money::Currency,
         time::{Timestamp, Window},
     },
@@ -75,7 +75,7 @@ impl World {
             scope: Scope::Account,
             window: Window::Day,
             filter: Arc::default(),
-            cap_amount: Some(day_cap),
+            cap_amount: Cap::new(day_cap),
             cap_count: None,
         };
         let file = CardFile {
@@ -84,16 +84,15 @@ impl World {
                 token: token.clone(),
                 version: 1,
                 user: UserId(number),
-                user_token: user_token.clone(),
                 user_version: 1,
                 account: Account { id: AccountId(number), currency: Currency::from_code("USD").unwrap(), open: true },
                 program: ProgramId(1),
                 status: CardStatus::Active,
                 expires: Timestamp(i64::MAX),
                 controls: Arc::default(),
+                limits: Box::new([limit]),
             }),
             user: Arc::new(User { id: UserId(number), token: user_token, version: 1, active: true, kyc_verified: true }),
-            limits: Arc::new(LimitSet { card_version: 1, limits: Box::new([limit]) }),
             program: Arc::new(Program {
                 id: ProgramId(1),
                 version: 1,
@@ -116,7 +115,6 @@ impl World {
         let file = self.cards.get_mut(token).unwrap();
         let version = file.card.version + 1;
         file.card = Arc::new(Card { version, status, ..(*file.card).clone() });
-        file.limits = Arc::new(LimitSet { card_version: version, limits: file.limits.limits.clone() });
     }
 
     pub(super) fn held(&self) -> i64 {
@@ -124,7 +122,12 @@ impl World {
     }
 
     fn cap(&self, key: &CounterKey) -> Option<i64> {
-        self.cards.values().flat_map(|file| file.limits()).find(|limit| limit.id == key.limit).and_then(|limit| limit.cap_amount)
+        self.cards
+            .values()
+            .flat_map(|file| file.limits())
+            .find(|limit| limit.id == key.limit)
+            .and_then(|limit| limit.cap_amount)
+            .map(Cap::get)
     }
 
     fn version(&self, card: CardId) -> i64 {

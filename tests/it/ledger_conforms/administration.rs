@@ -8,7 +8,7 @@ use super::{
 use jitauth::{
     domain::{
         ids::{CardToken, LimitId, UserToken},
-        limits::{Filter, Scope},
+        limits::{Cap, Filter, Scope},
         time::Window,
     },
     facts::{
@@ -134,7 +134,7 @@ pub(crate) async fn a_limit_is_set_replaced_and_removed<F: Fixture>(stage: &mut 
         for token in cards {
             let file = stage.file(token).await.unwrap();
             let limit = file.limits().find(|limit| limit.id == set.is.id).expect("bears on the card");
-            assert_eq!((limit.cap_amount, limit.cap_count, limit.scope), (Some(700), None, scope), "{token}");
+            assert_eq!((limit.cap_amount.map(Cap::get), limit.cap_count, limit.scope), (Some(700), None, scope), "{token}");
         }
         assert_eq!(administration::limits_of(&store, &owner, false).await.unwrap().len(), own + 4, "{subject:?}");
 

@@ -2,8 +2,15 @@
 
 use super::{fixture::Fixture, stage::Stage};
 use jitauth::{
-    domain::facts::{CardStatus, ProgramKind, WeekStart},
-    facts::document::{CardFacts, LimitFacts, LimitSetFacts, ProgramFacts, UserFacts},
+    domain::{
+        facts::{CardStatus, ProgramKind, WeekStart},
+        ids::CardToken,
+    },
+    facts::{
+        FactSource,
+        document::{CardFacts, LimitFacts, LimitSetFacts, ProgramFacts, UserFacts},
+    },
+    telemetry::{Exposition, Telemetry},
 };
 use serde_json::{Value, json};
 
@@ -34,7 +41,7 @@ pub(crate) async fn the_document_has_every_column<F: Fixture>(stage: &mut Stage<
     let controls: Value = serde_json::from_str(controls).unwrap();
     let filter: Value = serde_json::from_str(filter).unwrap();
     assert_eq!(
-        as_json(CardFacts::from(&*file.card)),
+        as_json(CardFacts::from(&file)),
         json!({"id": 8, "token": "crd_8", "version": version, "user_id": 6, "user": "usr_6", "user_version": user_version, "account_id": 7,
             "currency": "JPY", "account_open": false, "program_id": 5, "status": "stolen", "expires_at": 1_893_456_000_000_000_i64,
             "controls": controls})
@@ -44,7 +51,7 @@ pub(crate) async fn the_document_has_every_column<F: Fixture>(stage: &mut Stage<
         json!({"id": 6, "token": "usr_6", "version": user_version, "active": false, "kyc_verified": false})
     );
     assert_eq!(
-        as_json(LimitSetFacts::from(&*file.limits)),
+        as_json(LimitSetFacts::from(&*file.card)),
         json!({"card_version": version, "limits": [
             {"id": 30, "scope": "account", "window": "transaction", "filter": {}, "cap_amount": 1000, "cap_count": null},
             {"id": 31, "scope": "card", "window": "week", "filter": filter, "cap_amount": null, "cap_count": 4}]})
@@ -78,6 +85,16 @@ pub(crate) async fn an_unknown_card_has_no_file<F: Fixture>(stage: &mut Stage<F>
     }
 }
 
+pub(crate) async fn a_read_tells_how_long_it_waited_for_its_connection<F: Fixture>(stage: &mut Stage<F>) {
+    let (mut facts, telemetry) = (stage.fixture.facts(), Telemetry::default());
+    facts.tell_waits(&telemetry);
+    for reads in 1..=3 {
+        assert!(facts.fetch(&CardToken::new("crd_1").unwrap()).await.unwrap().is_some());
+        let page = telemetry.scrape(Exposition::Prometheus).unwrap();
+        assert!(page.contains(&format!("jitauth_pool_wait_seconds_count {reads}\n")), "{page}");
+    }
+}
+
 pub(crate) async fn limits_are_those_of_card_user_account_and_program<F: Fixture>(stage: &mut Stage<F>) {
     stage
         .sql(
@@ -93,7 +110,7 @@ pub(crate) async fn limits_are_those_of_card_user_account_and_program<F: Fixture
     ] {
         let file = stage.file(card).await.unwrap();
         let ids = |limits: &[_]| limits.iter().map(|limit| LimitFacts::from(limit).id).collect::<Vec<_>>();
-        assert_eq!(ids(&file.limits.limits), own, "{card}");
+        assert_eq!(ids(&file.card.limits), own, "{card}");
         assert_eq!(ids(&file.program.limits), program, "{card}");
     }
 }

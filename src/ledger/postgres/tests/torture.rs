@@ -118,9 +118,9 @@ impl Book {
             for (limit, key) in file.limits().zip(&keys) {
                 let batch = commit.counters.iter().find(|delta| delta.key == *key).map_or(Used::default(), |delta| delta.add);
                 let used = self.used.get(key).copied().unwrap_or_default();
-                if limit.cap_amount.is_some_and(|cap| used.amount + batch.amount + amount > cap) {
+                if limit.cap_amount.is_some_and(|cap| used.amount + batch.amount + amount > cap.get()) {
                     over = over.or(Some((*key, Some(batch.amount + amount), None)));
-                } else if limit.cap_count.is_some_and(|cap| used.count + batch.count + 1 > cap) {
+                } else if limit.cap_count.is_some_and(|cap| used.count + batch.count + 1 > cap.get()) {
                     over = over.or(Some((*key, None, Some(batch.count + 1))));
                 }
             }
