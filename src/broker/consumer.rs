@@ -2,6 +2,7 @@
 
 use super::{
     Phase, Settings,
+    acks::Deliveries,
     connection::{Link, Pauses, ask},
     reception::Reception,
     topology::short,
@@ -43,7 +44,7 @@ pub(super) struct Consumer<I> {
 /// Why a consumer ended.
 enum Ended {
     /// Because we cancelled it, and all it had was handed in. Its deliveries are still acked on this channel.
-    Stopped(Arc<Channel>),
+    Stopped(Arc<Deliveries>),
     /// For any other reason.
     Lost(String),
 }
@@ -72,7 +73,7 @@ impl<I: Intake> Consumer<I> {
 
     /// Consumes until the daemon drains; done when everything that was delivered has been handed in. Gives the channel that
     /// has to stay open for the acks.
-    pub(super) async fn run(mut self, mut phase: watch::Receiver<Phase>) -> Option<Arc<Channel>> {
+    pub(super) async fn run(mut self, mut phase: watch::Receiver<Phase>) -> Option<Arc<Deliveries>> {
         loop {
             let connection = tokio::select! { biased;
                 () = Phase::Draining.reached(&mut phase) => return None,
@@ -108,7 +109,7 @@ impl<I: Intake> Consumer<I> {
                 () = Phase::Draining.reached(phase), if !cancelled => {
                     cancelled = true;
                     self.consuming.store(false, Ordering::Relaxed);
-                    if !self.cancel(connection, &channel, deliveries.tag()).await {
+                    if !self.cancel(connection, channel.channel(), deliveries.tag()).await {
                         return Ended::Stopped(channel);
                     }
                 }
@@ -132,12 +133,12 @@ impl<I: Intake> Consumer<I> {
         }
     }
 
-    async fn open(&self, connection: &Connection) -> lapin::Result<(Arc<Channel>, lapin::Consumer)> {
+    async fn open(&self, connection: &Connection) -> lapin::Result<(Arc<Deliveries>, lapin::Consumer)> {
         let channel = connection.create_channel().await?;
         // Never global: quorum queues refuse it.
         channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
         let consumer = channel.basic_consume(self.queue.clone(), short(""), BasicConsumeOptions::default(), FieldTable::default()).await?;
-        Ok((Arc::new(channel), consumer))
+        Ok((Arc::new(Deliveries::new(channel)), consumer))
     }
 
     /// Asks for no more deliveries. What has arrived already is still handed in; then the stream ends.

@@ -36,6 +36,8 @@ pub(super) struct Response {
     pub(super) fresh: Option<FreshApproval>,
     /// For bad input: the reason and detail it is dead-lettered with after the answer.
     pub(super) then: Option<(DeadLetterReason, String)>,
+    /// Whether the journal has it: delivered again, the request would get the same bytes.
+    pub(super) journaled: bool,
     pub(super) told: Box<Told>,
 }
 
@@ -68,9 +70,9 @@ pub(super) fn response(ticket: &Ticket, answer: Answer) -> Response {
     if let Some(correlation) = ticket.correlation() {
         properties = properties.with_correlation_id(correlation);
     }
-    let Answer { body, decision, reason, spans, fresh, .. } = answer;
+    let Answer { body, decision, reason, journaled, spans, fresh, .. } = answer;
     let told = Told { decision, reason, spans, at: Instant::now() };
-    Response { body, properties, fresh, then: None, told: Box::new(told) }
+    Response { body, properties, fresh, then: None, journaled, told: Box::new(told) }
 }
 
 fn response_headers(replayed: bool, journaled: bool, spans: &Spans) -> FieldTable {

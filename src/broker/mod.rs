@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: a delivery is acked only after its response, or its dead letter, was confirmed by the broker.
 
+mod acks;
 mod attempt;
 mod connection;
 mod consumer;

@@ -6,6 +6,7 @@
 
 use super::{
     Phase, Settings,
+    acks::Acks,
     attempt::{self, Attempted, Fate, Surroundings},
     connection::{Link, Pauses, ask},
     envelope::{DeadLetter, Response},
@@ -101,7 +102,7 @@ pub(super) struct Publisher {
     idle: Vec<Channel>,
     openings: FuturesUnordered<Opening>,
     attempts: FuturesUnordered<BoxFuture<'static, Attempted>>,
-    acks: FuturesUnordered<BoxFuture<'static, ()>>,
+    acks: Acks,
     rests: FuturesUnordered<BoxFuture<'static, Parcel>>,
     waiting: VecDeque<Parcel>,
     /// When the first approval in `waiting` must not be sent any more, or earlier.
@@ -129,7 +130,7 @@ impl Publisher {
             idle: Vec::new(),
             openings: FuturesUnordered::new(),
             attempts: FuturesUnordered::new(),
-            acks: FuturesUnordered::new(),
+            acks: Acks::new(settings.ack_within, settings.prefetch),
             rests: FuturesUnordered::new(),
             waiting: VecDeque::new(),
             due: None,
@@ -144,7 +145,7 @@ impl Publisher {
                 () = Phase::Closing.reached(&mut phase) => break,
                 () = self.link.changed() => self.on_link(),
                 Some(done) = self.attempts.next() => self.conclude(done),
-                Some(()) = self.acks.next() => {}
+                () = self.acks.progress() => {}
                 Some(opened) = self.openings.next() => self.on_opened(opened),
                 Some(parcel) = self.rests.next() => self.queue(parcel),
                 Some(parcel) = self.outbox.recv() => self.arrive(parcel),
@@ -297,6 +298,7 @@ impl Publisher {
     fn confirmed(&mut self, parcel: Parcel) {
         let lossy = parcel.ticket.about.reply.as_ref().is_some_and(|reply| reply.lossy);
         let Parcel { ticket, load } = parcel;
+        let journaled = matches!(&load, Load::Answer(answer) if answer.journaled);
         let settlement = match load {
             Load::DeadLetter(letter) => {
                 self.around.telemetry.dead_lettered(letter.reason.name());
@@ -317,7 +319,7 @@ impl Publisher {
                 Settlement::Answered
             }
         };
-        self.acks.push(Box::pin(ticket.ack(settlement)));
+        self.acks.add(ticket, settlement, journaled);
     }
 
     fn returned(&mut self, mut parcel: Parcel) {

@@ -1,6 +1,7 @@
 //! From a delivery to a job, or to an answer that says why not.
 
 use super::{
+    acks::Deliveries,
     envelope,
     publisher::{Load, Parcel, Wall},
     reply::ReplyRule,
@@ -17,7 +18,7 @@ use crate::{
     pipeline::{Answer, Intake, Job, deadline::deadline},
     telemetry::{Span, Spans, Telemetry},
 };
-use lapin::{BasicProperties, Channel, message::Delivery, types::ShortString};
+use lapin::{BasicProperties, message::Delivery, types::ShortString};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -36,7 +37,7 @@ pub(super) struct Reception<I> {
 }
 
 impl<I: Intake> Reception<I> {
-    pub(super) fn receive(&self, delivery: Delivery, received: Instant, permit: OwnedSemaphorePermit, channel: &Arc<Channel>) {
+    pub(super) fn receive(&self, delivery: Delivery, received: Instant, permit: OwnedSemaphorePermit, channel: &Arc<Deliveries>) {
         self.telemetry.received(delivery.redelivered);
         let wall = (self.wall)();
         let decoded = decode(&delivery);

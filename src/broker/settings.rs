@@ -38,6 +38,8 @@ pub struct Settings {
     pub prefetch: u16,
     /// Publishes waiting for their confirm at once.
     pub confirms_max: usize,
+    /// How long an answered delivery may wait for others to be acked with it.
+    pub ack_within: Duration,
     /// How long a confirm may take before its publish counts as of unknown fate.
     pub confirm_timeout: Duration,
     /// How long a connection attempt may take.

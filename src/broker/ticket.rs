@@ -1,7 +1,7 @@
 //! A delivery's ticket: the only handle that can ack it.
 
 use super::{
-    connection::LOOK_EVERY,
+    acks::Deliveries,
     envelope,
     publisher::{Load, Parcel},
     reply::ReplyAddress,
@@ -12,11 +12,15 @@ use crate::{
     pipeline::{Answer, Requester},
     telemetry::{Telemetry, events::Settlement},
 };
-use lapin::{Channel, message::Delivery, options::BasicAckOptions, types::ShortString};
+use lapin::{
+    Acker,
+    message::Delivery,
+    types::{DeliveryTag, ShortString},
+};
 use std::sync::Arc;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 /// A delivery that is not settled yet. Dropped unsettled it leaves the message unacknowledged, so that the broker delivers
@@ -25,7 +29,7 @@ use tokio::{
 pub(super) struct Ticket {
     delivery: Delivery,
     /// Keeps the channel of the delivery open, or it could not be acked any more.
-    _channel: Arc<Channel>,
+    deliveries: Arc<Deliveries>,
     /// One of as many as may be unsettled at once.
     _permit: OwnedSemaphorePermit,
     pub(super) about: About,
@@ -57,13 +61,14 @@ pub(super) struct About {
 impl Ticket {
     pub(super) fn new(
         delivery: Delivery,
-        channel: Arc<Channel>,
+        deliveries: Arc<Deliveries>,
         permit: OwnedSemaphorePermit,
         about: About,
         outbox: mpsc::Sender<Parcel>,
         telemetry: Telemetry,
     ) -> Self {
-        Self { delivery, _channel: channel, _permit: permit, about, outbox, telemetry, settled: false }
+        deliveries.note(delivery.delivery_tag);
+        Self { delivery, deliveries, _permit: permit, about, outbox, telemetry, settled: false }
     }
 
     /// Whether the delivery can still be acked. If not, the broker delivers it again, to us or to somebody else.
@@ -96,25 +101,24 @@ impl Ticket {
         }
     }
 
-    /// Acknowledges the delivery, after which it is never delivered again.
-    pub(super) async fn ack(mut self, settlement: Settlement) {
-        let acked = self.acked().await;
-        self.settle(if acked { settlement } else { Settlement::Returned });
+    /// The channel that it came on.
+    pub(super) const fn deliveries(&self) -> &Arc<Deliveries> {
+        &self.deliveries
     }
 
-    /// Whether an ack was sent. An ack that is under way while its connection is lost may never come to an end in lapin, so
-    /// the channel is looked at meanwhile.
-    async fn acked(&self) -> bool {
-        let ack = self.delivery.acker.ack(BasicAckOptions::default());
-        tokio::pin!(ack);
-        loop {
-            match timeout(LOOK_EVERY, &mut ack).await {
-                // `Ok(false)` means that nothing was sent: the channel is gone, and the broker delivers the message again.
-                Ok(outcome) => return matches!(outcome, Ok(true)),
-                Err(_) if self.delivery.acker.poisoned() => return false,
-                Err(_) => {}
-            }
-        }
+    /// Its place among the deliveries of its channel.
+    pub(super) const fn tag(&self) -> DeliveryTag {
+        self.delivery.delivery_tag
+    }
+
+    /// What acks it.
+    pub(super) const fn acker(&self) -> &Acker {
+        &self.delivery.acker
+    }
+
+    /// Notes what became of the delivery, after an ack that was sent or could not be.
+    pub(super) fn settled(mut self, settlement: Settlement) {
+        self.settle(settlement);
     }
 
     /// Leaves the delivery to be delivered again.

@@ -142,6 +142,7 @@ fn broker(r: &mut Reader<'_>) -> broker::Settings {
         reply_to_allowed: r.list("broker.reply_to_allowed"),
         prefetch: r.whole("broker.prefetch", 1..=u16::MAX, "0 would be without bound"),
         confirms_max: r.whole("broker.confirms_max", 1..=1_000_000, ""),
+        ack_within: r.millis("broker.ack_within_ms", 0..=1000, "it only delays acks"),
         confirm_timeout: r.millis("broker.confirm_timeout_ms", 100..=LINK_MS, ""),
         connect_timeout: r.millis("broker.connect_timeout_ms", 10..=LINK_MS, ""),
         heartbeat: r.seconds("broker.heartbeat_s", 1..=300, "0 would never notice a dead peer"),

@@ -55,6 +55,7 @@ pub(crate) fn settings(url: &str, prefix: &str) -> Settings {
         reply_to_allowed: ["amq.gen-", "amq.rabbitmq.reply-to.", "reply.", "jit-funding-responses"].map(String::from).to_vec(),
         prefetch: 256,
         confirms_max: 64,
+        ack_within: Duration::from_millis(5),
         confirm_timeout: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(5),
         heartbeat: Duration::from_secs(10),
