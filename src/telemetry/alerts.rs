@@ -214,7 +214,6 @@ pub(super) struct Progress {
 #[derive(Debug, Default)]
 struct Watcher {
     quiet_until: [Levels<Option<Instant>>; Kind::ALL.len()],
-    stall_quiet_until: Option<Instant>,
     /// Where the daemon had got to when it last got on, and when that was.
     got_on: Option<(u64, Instant)>,
 }
@@ -272,11 +271,12 @@ impl Watcher {
             }
         };
         let lasted = now.saturating_duration_since(since);
-        let quiet = self.stall_quiet_until.is_some_and(|until| now < until);
-        if lasted < alerts.settings.stall || quiet {
+        // It is a critical alert about latency: the answers that come late once it ends are told of when this one is old.
+        let quiet = &mut self.quiet_until[Kind::Latency as usize];
+        if lasted < alerts.settings.stall || quiet[1].is_some_and(|until| now < until) {
             return None;
         }
-        self.stall_quiet_until = Some(now + alerts.settings.every);
+        *quiet = [Some(now + alerts.settings.every); Level::ALL.len()];
         Some(Stall { open, lasted, threshold: alerts.settings.stall })
     }
 }

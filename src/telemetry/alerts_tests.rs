@@ -93,6 +93,18 @@ fn the_queue_and_the_confirm_count_by_themselves() {
 }
 
 #[test]
+fn a_stall_and_the_late_answers_after_it_are_not_two_alerts_at_once() {
+    let (alerts, start) = (Alerts::new(Settings::default()), Instant::now());
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let stalled = |watcher: &mut Watcher, seconds| watcher.look_for_stall(&alerts, Progress { open: 1, ended: 0 }, at(seconds)).is_some();
+    let mut watcher = Watcher::default();
+    assert_eq!([0, 1].map(|seconds| stalled(&mut watcher, seconds)), [false, true]);
+    committed(&alerts, &[150]);
+    assert_eq!([2, 10, 11].map(|seconds| watcher.look(&alerts, at(seconds)).len()), [0, 0, 1], "late answers wait for their turn");
+    assert_eq!([12, 20, 21].map(|seconds| stalled(&mut watcher, seconds)), [false, false, true], "and so does a stall after them");
+}
+
+#[test]
 fn a_stall_is_told_while_it_lasts_and_only_then() {
     let alerts = Alerts::new(Settings::default());
     let mut watcher = Watcher::default();

@@ -230,7 +230,7 @@ async fn a_wait_before_we_received_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_that_ends_nothing() {
-    let Some(scene) = Scene::set(&[("JITAUTH_ALERTS__STALL_MS", "500")]).await else { return };
+    let Some(scene) = Scene::set(&[("JITAUTH_ALERTS__STALL_MS", "500"), ("JITAUTH_ALERTS__EVERY_S", "2")]).await else { return };
     let services = scene.sandbox.external().services;
     services.pause(Service::Postgres).await;
     let http = scene.daemon.http();
