@@ -22,10 +22,11 @@ use tokio::time::timeout;
 /// How long a question waits for the one before it.
 const TURN_MAX: Duration = Duration::from_secs(2);
 
-/// `GET /report[?from=…&to=…]`: latencies and counts since start, or of a stretch of time.
+/// `GET /report[?from=…&to=…][&detail=true]`: latencies and counts since start, or of a stretch of time.
 pub(super) async fn report<I: Intake>(State(edge): State<Arc<Edge<I>>>, request: Request) -> Response {
-    let question = match Question::parse(request.uri().query().unwrap_or_default(), now()) {
-        Ok(question) => question,
+    let query = request.uri().query().unwrap_or_default();
+    let (question, detail) = match Question::parse(query, now()) {
+        Ok(question) => (question, Question::wants_detail(query)),
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
     // One at a time, and no scrape behind it: it takes a blocking thread some milliseconds, seconds for many hours, or as long as a disk
@@ -35,7 +36,7 @@ pub(super) async fn report<I: Intake>(State(edge): State<Arc<Edge<I>>>, request:
     };
     let reports = edge.reports.clone();
     let answer = tokio::task::spawn_blocking(move || {
-        let answer = reports.answer(question);
+        let answer = if detail { reports.answer_in_detail(question) } else { reports.answer(question) };
         drop(turn);
         answer
     });

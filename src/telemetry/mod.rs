@@ -9,6 +9,7 @@ pub mod events;
 mod exchange;
 mod exposition;
 mod freshness;
+pub mod heat;
 mod labels;
 pub mod log;
 mod metrics;

@@ -1,6 +1,6 @@
 //! A report, as it is served and read again.
 
-use super::{About, Counts, interval::Interval, question::Question};
+use super::{About, Counts, detail::Detail, interval::Interval, question::Question};
 use crate::{
     domain::time::Timestamp,
     telemetry::{Budget, Slow, Span, SpanReport, clock::rfc3339, promise::Verdict, recorder::Set},
@@ -43,6 +43,9 @@ pub struct Report {
     pub largest_share: Option<Share>,
     /// The slowest decisions, with where they spent their time.
     pub slowest: Vec<Slow>,
+    /// What pictures need, where it was asked for: `?detail=true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Detail>,
 }
 
 /// What was decided.
@@ -127,7 +130,7 @@ pub struct Asked {
 }
 
 impl Report {
-    pub(super) fn new(about: &About, asked: &Asked, whole: &Interval) -> Self {
+    pub(super) fn new(about: &About, asked: &Asked, whole: &Interval, detail: Option<Detail>) -> Self {
         let spans: Vec<_> = Span::ALL.into_iter().map(|span| whole.set.report(span)).filter(|report| report.count > 0).collect();
         let lines: Vec<_> = spans.iter().map(|report| SpanLine::new(report, about.promise.budget(report.span))).collect();
         let graded = spans.iter().zip(&lines).filter_map(|(report, line)| Some((report.span, line.verdict?)));
@@ -149,6 +152,7 @@ impl Report {
             spans: lines,
             largest_share: largest_share(&whole.set),
             slowest: whole.slowest.clone(),
+            detail: detail.map(|detail| detail.finish(whole.set.histogram(Span::Total))),
         }
     }
 

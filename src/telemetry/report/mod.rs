@@ -1,10 +1,12 @@
 //! What `/report` tells: latencies and counts since start, or of a stretch of time, graded against what the profile promises.
 //!
 //! Every interval the difference of all recorders and counters is kept, in memory and, where a directory is set, on disk. Whoever
-//! asks pays for the answer, on a thread of their own; a decision pays nothing.
+//! asks pays for the answer, on a thread of their own; a decision pays nothing. Who asks with `detail=true` is told what pictures need
+//! as well: the whole curve of a decision's time, and each interval by itself.
 
 mod answer;
 mod counts;
+mod detail;
 mod disk;
 mod interval;
 mod question;
@@ -12,6 +14,7 @@ mod settings;
 
 pub use answer::{Asked, Caches, Decisions, Report, Share, SpanLine};
 pub use counts::Counts;
+pub use detail::{Detail, Stretch};
 pub use question::{Question, QuestionError, STRETCH_MAX};
 pub use settings::Settings;
 
@@ -194,39 +197,66 @@ impl Reports {
     /// # Errors
     /// [`ReportError`] when nothing is kept of the time in question.
     pub fn answer(&self, question: Question) -> Result<Report, ReportError> {
+        self.tell(question, None)
+    }
+
+    /// The same with [`Report::detail`], which takes longer.
+    ///
+    /// # Errors
+    /// [`ReportError`] when nothing is kept of the time in question.
+    pub fn answer_in_detail(&self, question: Question) -> Result<Report, ReportError> {
+        self.tell(question, Some(Detail::new()))
+    }
+
+    fn tell(&self, question: Question, mut detail: Option<Detail>) -> Result<Report, ReportError> {
         let inner = &*self.inner;
         let now = clock::now();
         let (whole, intervals) = match question {
-            Question::SinceStart => (self.since_start(now), 0),
-            Question::Between(from, to) => self.between(from, to, now)?,
+            Question::SinceStart => (self.since_start(now, detail.as_mut()), 0),
+            Question::Between(from, to) => self.between(from, to, now, detail.as_mut())?,
         };
         let asked = Asked { now, started: self.started(now), question, intervals };
-        Ok(Report::new(&inner.about, &asked, &whole))
+        Ok(Report::new(&inner.about, &asked, &whole, detail))
     }
 
-    fn since_start(&self, now: Timestamp) -> Interval {
+    fn since_start(&self, now: Timestamp, mut detail: Option<&mut Detail>) -> Interval {
         let inner = &*self.inner;
         let mut whole = Interval::empty(self.started(now), now);
         whole.counts = inner.telemetry.counts();
         whole.set = inner.telemetry.whole();
         whole.slowest = inner.telemetry.slowest();
-        let mut reading = Reading::new(Timestamp(i64::MIN), Timestamp(i64::MAX));
-        for kept in inner.kept.lock().iter() {
-            // Histograms are in the whole already; only the last line is looked at.
-            if let Some(interval) = kept.text.lines().next_back().and_then(|end| reading.line(end)) {
+        let (from, to) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+        let mut reading = Reading::new(from, to);
+        let kept: Vec<_> = inner.kept.lock().iter().cloned().collect();
+        for kept in kept {
+            // Histograms are in the whole already: without details, only the last line is looked at.
+            let text = if detail.is_some() { &kept.text } else { kept.text.lines().next_back().unwrap_or_default() };
+            for interval in text.lines().filter_map(|line| reading.line(line)) {
                 whole.keep_slowest(&interval.slowest, inner.settings.slowest_max);
+                if let Some(detail) = &mut detail {
+                    detail.interval(&interval);
+                }
             }
+        }
+        if let (Some(detail), Some(open)) = (detail, self.open_interval(from, to, now)) {
+            detail.interval(&open);
         }
         whole
     }
 
-    fn between(&self, from: Timestamp, to: Timestamp, now: Timestamp) -> Result<(Interval, usize), ReportError> {
+    fn between(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        now: Timestamp,
+        detail: Option<&mut Detail>,
+    ) -> Result<(Interval, usize), ReportError> {
         let inner = &*self.inner;
         let begins = self.begins(now);
         if to <= begins {
             return Err(ReportError::NotKept(clock::rfc3339(begins)));
         }
-        let mut answer = Answer { whole: None, intervals: 0, slowest_max: inner.settings.slowest_max };
+        let mut answer = Answer { whole: None, intervals: 0, slowest_max: inner.settings.slowest_max, detail };
         // What memory has is not read from the disk, which may not have taken it.
         let in_memory: Vec<_> = inner.kept.lock().iter().cloned().collect();
         let memory_begins = in_memory.first().map_or_else(|| inner.open.lock().start(now), |kept| kept.start);
@@ -283,15 +313,19 @@ impl Reports {
 }
 
 /// An answer in the making. Intervals are joined as they come: each takes a megabyte and a half.
-struct Answer {
+struct Answer<'a> {
     whole: Option<Interval>,
     intervals: usize,
     slowest_max: usize,
+    detail: Option<&'a mut Detail>,
 }
 
-impl Answer {
+impl Answer<'_> {
     fn join(&mut self, part: Interval) {
         self.intervals += 1;
+        if let Some(detail) = &mut self.detail {
+            detail.interval(&part);
+        }
         match &mut self.whole {
             Some(whole) => whole.join(&part, self.slowest_max),
             None => self.whole = Some(part),

@@ -1,4 +1,4 @@
-//! What a report is asked about: `?from=…&to=…`.
+//! What a report is asked about: `?from=…&to=…&detail=true`.
 
 use crate::domain::time::Timestamp;
 use jiff::{civil::Time, tz::TimeZone};
@@ -24,7 +24,7 @@ pub enum Question {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuestionError {
     /// A parameter that there is not.
-    #[error("there is no parameter {0:?}; there are from and to")]
+    #[error("there is no parameter {0:?}; there are from, to and detail")]
     Unknown(String),
     /// A time that cannot be read.
     #[error("{key} is {text:?}; give an RFC 3339 time, a time of day in UTC such as 14:05, a time ago such as -15m, or now")]
@@ -34,6 +34,9 @@ pub enum QuestionError {
         /// What it says.
         text: String,
     },
+    /// Neither yes nor no.
+    #[error("detail is {0:?}; give true or false")]
+    NotDetail(String),
     /// Only one end.
     #[error("to is given without from; give both, or from alone for everything until now")]
     NoFrom,
@@ -49,6 +52,12 @@ pub enum QuestionError {
 }
 
 impl Question {
+    /// Whether the query of a URL that [`Self::parse`] takes asks for [`Detail`](super::Detail).
+    #[must_use]
+    pub fn wants_detail(query: &str) -> bool {
+        form_urlencoded::parse(query.as_bytes()).any(|(key, text)| key == "detail" && text == "true")
+    }
+
     /// Reads the query of a URL; `now` is what relative times and times of day refer to.
     ///
     /// # Errors
@@ -61,6 +70,8 @@ impl Question {
             match key.as_ref() {
                 "from" => from = Some(time("from", &text, now)?),
                 "to" => to = Some(time("to", &text, now)?),
+                "detail" if matches!(text.as_str(), "true" | "false") => {}
+                "detail" => return Err(QuestionError::NotDetail(text.chars().take(TEXT_BYTES_MAX).collect())),
                 other => return Err(QuestionError::Unknown(other.chars().take(TEXT_BYTES_MAX).collect())),
             }
         }
@@ -125,6 +136,13 @@ mod tests {
     }
 
     #[test]
+    fn detail_is_told_to_those_who_ask_for_it() {
+        for (query, expected) in [("", false), ("detail=true", true), ("from=-5m&detail=true", true), ("detail=false", false)] {
+            assert_eq!(Question::wants_detail(query), expected, "{query}");
+        }
+    }
+
+    #[test]
     fn questions_are_read_or_refused_with_a_reason() {
         let now = at("2026-03-04T15:10:00Z");
         let between = |from: &str, to: &str| Ok(Question::Between(at(from), at(to)));
@@ -157,6 +175,9 @@ mod tests {
             ("from=25:00", not("from", "25:00")),
             ("from=2026-03-04T14:05:00", not("from", "2026-03-04T14:05:00")),
             ("from=-5m&to=x", not("to", "x")),
+            ("detail=true", Ok(Question::SinceStart)),
+            ("from=-15m&detail=false", between("2026-03-04T14:55:00Z", "2026-03-04T15:10:00Z")),
+            ("detail=yes", Err(QuestionError::NotDetail("yes".to_owned()))),
         ] {
             assert_eq!(Question::parse(query, now), expected, "{query}");
         }

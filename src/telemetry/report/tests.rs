@@ -88,6 +88,44 @@ fn since_start_everything_is_told_and_graded() {
 }
 
 #[test]
+fn who_asks_for_details_is_told_the_curve_and_each_interval() {
+    let directory = TempDir::new().unwrap();
+    // In memory, or on disk because memory keeps one only.
+    for (on_disk, kept_max) in [(None, 10), (Some(directory.path().to_owned()), 1)] {
+        let (telemetry, reports) = daemon(on_disk.clone(), kept_max);
+        let begin = moment();
+        load(&telemetry, 100, 800, 900);
+        reports.end_interval();
+        thread_sleep();
+        load(&telemetry, 50, 800, 40_000);
+        telemetry.decided(Decision::Declined, Some(Reason::SystemUnavailable), &Spans::default());
+        reports.end_interval();
+        thread_sleep();
+        load(&telemetry, 20, 800, 2_000);
+        for question in [Question::SinceStart, Question::Between(begin, moment())] {
+            if on_disk.is_some() && question == Question::SinceStart {
+                continue;
+            }
+            let report = reports.answer_in_detail(question).unwrap();
+            let detail = report.detail.clone().unwrap();
+            let told: Vec<_> = detail.intervals.iter().map(|it| (it.decisions, it.failed, within(it.p99_us, it.max_us))).collect();
+            assert_eq!(told, [(100, 0, true), (51, 1, true), (20, 0, true)], "{question:?}");
+            assert!(detail.intervals.windows(2).all(|pair| pair[0].until <= pair[1].since), "{detail:?}");
+            for (it, us) in detail.intervals.iter().zip([900, 40_000, 2_000]) {
+                assert!(within(it.p50_us, us) && it.buckets.len() == detail.bounds_us.len() + 1, "{it:?}");
+                let bucket = it.buckets.iter().position(|count| *count > 0).unwrap();
+                assert!(detail.bounds_us[bucket - 1] < us && us <= detail.bounds_us[bucket], "{it:?}");
+            }
+            let (first, last) = (detail.curve.first().unwrap(), detail.curve.last().unwrap());
+            assert!(within(first.1, 900) && within(last.1, 40_000) && last.0 >= 1.0, "{:?}", detail.curve);
+            assert_eq!(reports.answer(question).unwrap().detail, None, "who does not ask is told nothing of it");
+            let json = serde_json::to_string(&report).unwrap();
+            assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report, "what is served can be read again");
+        }
+    }
+}
+
+#[test]
 fn an_interval_is_told_apart_from_the_others() {
     let directory = TempDir::new().unwrap();
     for on_disk in [None, Some(directory.path().join("made/for/it"))] {
@@ -130,6 +168,7 @@ fn what_is_on_disk_outlives_a_restart_and_a_torn_end() {
     {
         let (telemetry, reports) = daemon(at(), 1);
         load(&telemetry, 100, 800, 900);
+        moment();
         reports.end_interval();
         load(&telemetry, 100, 1_600, 1_700);
         // Memory holds one; the first is on disk only.
@@ -141,13 +180,19 @@ fn what_is_on_disk_outlives_a_restart_and_a_torn_end() {
     let whole = std::fs::read(&file).unwrap();
     let (telemetry, reports) = daemon(at(), 10);
     load(&telemetry, 100, 3_200, 3_300);
-    for (name, bytes, decisions, p99_us) in [
-        ("whole", whole.len(), 300, 3_200),
-        ("torn in the last line", whole.len() - 10, 200, 3_200),
-        ("torn in the middle", whole.len() * 2 / 3, 200, 3_200),
-        ("torn in the first line", 10, 100, 3_200),
+    // What a daemon that was killed left behind, and what the next one wrote: without its end an interval does not count.
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    let ends = |line: &[u8]| line.starts_with(b"#[jitauth {");
+    let first_end = lines.iter().position(|line| ends(line)).unwrap();
+    let endless = [lines[..first_end].concat(), lines[first_end + 1..].concat()].concat();
+    for (name, content, decisions, p99_us) in [
+        ("whole", &whole[..], 300, 3_200),
+        ("torn in the last line", &whole[..whole.len() - 10], 200, 3_200),
+        ("torn in the middle", &whole[..whole.len() * 2 / 3], 200, 3_200),
+        ("torn in the first line", &whole[..10], 100, 3_200),
+        ("torn, and followed by a whole one", &endless, 200, 3_200),
     ] {
-        std::fs::write(&file, &whole[..bytes]).unwrap();
+        std::fs::write(&file, content).unwrap();
         let report = reports.answer(Question::Between(begin, clock::now())).unwrap();
         assert_eq!(report.decisions.count, decisions, "{name}");
         assert_eq!(report.span(Span::Commit).unwrap().count, decisions, "{name}: histograms go with their counts");
