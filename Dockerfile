@@ -1,15 +1,16 @@
 # jitauth in a container: built from the sources, run as nobody in particular, with nothing but glibc around it.
 #
-#   docker build --build-arg REVISION=$(git rev-parse --short HEAD) -t jitauth .
+#   docker build --build-arg REVISION=$(git describe --always --abbrev=12 --dirty --exclude='*') -t jitauth .
 #   docker run --read-only -e JITAUTH_PROFILE=production … jitauth
 
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-ARG REVISION=unknown
+# Without the history, git cannot be asked which commit this is.
+ARG REVISION=
 # The toolchain is the image's own, whatever rust-toolchain.toml would fetch.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    rm -f rust-toolchain.toml && JITAUTH_REVISION="$REVISION" cargo build --release --locked --bin jitauth && \
+    rm -f rust-toolchain.toml && JITAUTH_COMMIT="$REVISION" cargo build --release --locked --bin jitauth && \
     cp target/release/jitauth /usr/local/bin/jitauth && strip /usr/local/bin/jitauth
 
 FROM debian:12.11-slim

@@ -34,3 +34,6 @@ pub mod ledger;
 pub mod pipeline;
 pub mod seed;
 pub mod telemetry;
+
+/// The commit that this was built from, where the build knew it: releases do.
+pub const COMMIT: Option<&str> = option_env!("BUILD_COMMIT");

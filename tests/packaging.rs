@@ -3,7 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
 
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -220,4 +225,51 @@ fn prometheus_and_grafana_find_what_is_mounted() {
     assert_eq!((&source["uid"], &source["url"]), (&"prometheus".into(), &"http://prometheus:9090".into()));
     let home = compose["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].as_str().unwrap();
     assert!(root().join("dashboards").join(Path::new(home).file_name().unwrap()).exists(), "{home}");
+}
+
+/// What a command says, when all went well.
+fn said(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+#[test]
+fn a_release_knows_its_commit_and_a_build_without_a_history_is_built_all_the_same() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (tree, outside, script) = (directory.path().join("tree"), directory.path().join("outside"), directory.path().join("script"));
+    for made in [tree.join("vendored"), outside.clone()] {
+        fs::create_dir_all(made).unwrap();
+    }
+    said(Command::new("rustc").args(["--edition", "2024", "-o"]).arg(&script).arg(root().join("build.rs")));
+    let git =
+        |arguments: &[&str]| said(Command::new("git").current_dir(&tree).args(["-c", "user.name=a", "-c", "user.email=b"]).args(arguments));
+    fs::write(tree.join("file"), "one").unwrap();
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "one"]);
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]).trim().to_owned();
+    let told = |directory: &Path, profile: &str, given: &str| {
+        let mut build = Command::new(&script);
+        build
+            .current_dir(directory)
+            .env("PROFILE", profile)
+            .env("JITAUTH_COMMIT", given)
+            .env("GIT_CEILING_DIRECTORIES", directory.parent().unwrap());
+        let lines = said(&mut build);
+        lines.lines().find_map(|line| line.strip_prefix("cargo::rustc-env=BUILD_COMMIT=")).unwrap_or_default().to_owned()
+    };
+    let check = |directory: &Path, profile: &str, given: &str, expected: &str| {
+        assert_eq!(told(directory, profile, given), expected, "{} {profile} {given:?}", directory.display());
+    };
+    check(&tree, "release", "", &commit);
+    check(&tree, "release", "given", "given");
+    check(&tree, "debug", "", "");
+    check(&tree, "debug", "given", "given");
+    check(&outside, "release", "", "");
+    check(&outside, "release", "given", "given");
+    check(&tree.join("vendored"), "release", "", "");
+    fs::write(tree.join("file"), "two").unwrap();
+    check(&tree, "release", "", &format!("{commit}-dirty"));
+    assert!(read("Dockerfile").contains("JITAUTH_COMMIT=\"$REVISION\""), "an image has no history to ask");
 }

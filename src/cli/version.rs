@@ -1,6 +1,7 @@
 //! `jitauth version`: what this binary is.
 
 use super::{Error, say};
+use crate::COMMIT;
 use clap::Args;
 use serde_json::json;
 use std::env::consts::{ARCH, OS};
@@ -18,7 +19,10 @@ pub(super) fn run(args: VersionArgs) -> Result<(), Error> {
     let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     let rust = env!("CARGO_PKG_RUST_VERSION");
     if args.json {
-        return say(&json!({"name": "jitauth", "version": version, "build": build, "arch": ARCH, "os": OS, "rust_min": rust}).to_string());
+        let all =
+            json!({"name": "jitauth", "version": version, "commit": COMMIT, "build": build, "arch": ARCH, "os": OS, "rust_min": rust});
+        return say(&all.to_string());
     }
-    say(&format!("jitauth {version} ({build}, {ARCH}-{OS}, Rust {rust} or newer)"))
+    let commit = COMMIT.map(|commit| format!("commit {commit}, ")).unwrap_or_default();
+    say(&format!("jitauth {version} ({commit}{build}, {ARCH}-{OS}, Rust {rust} or newer)"))
 }
