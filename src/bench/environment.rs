@@ -1,7 +1,7 @@
 //! Where a run took place: figures mean nothing without it.
 
 use serde::{Deserialize, Serialize};
-use std::{fs, path::Path, thread};
+use std::{fs, path::Path, thread, time::Duration};
 
 /// The machine and the versions of what ran on it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,13 +20,16 @@ pub struct Environment {
     pub memory_mib: u64,
     /// Load average over a minute before the run: what else was going on.
     pub load_before: Option<f64>,
+    /// File system of the run's own directory: of its SQLite file, and of the synced writes.
+    #[serde(default)]
+    pub disk: Option<String>,
     /// Version of the daemon, where it ran by itself.
     pub daemon: Option<String>,
     /// Version of the store.
     pub store: Option<String>,
     /// Version of the broker.
     pub broker: Option<String>,
-    /// Version of Redis.
+    /// Version of the Redis that a floor was measured on.
     pub redis: Option<String>,
 }
 
@@ -53,6 +56,43 @@ impl Environment {
     }
 }
 
+/// Processor time that a process has used until now (this one, when none is named), where the operating system tells.
+#[must_use]
+pub fn cpu_time(process: Option<u32>) -> Option<Duration> {
+    let process = process.map_or_else(|| "self".to_owned(), |id| id.to_string());
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, in parentheses, may have spaces; after it, user and system time are the twelfth and thirteenth.
+    let (_, fields) = text.rsplit_once(')')?;
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
+    Some(Duration::from_millis(ticks * 1_000 / TICKS_PER_S))
+}
+
+/// The unit of times in `/proc`, on every architecture of Linux that this runs on.
+const TICKS_PER_S: u64 = 100;
+
+/// The type of the file system that a directory is on, where the operating system tells.
+#[must_use]
+pub fn file_system(directory: &Path) -> Option<String> {
+    mounted(&fs::read_to_string("/proc/self/mountinfo").ok()?, &directory.canonicalize().ok()?)
+}
+
+/// Whether what is on it is in memory only: nothing there survives a power cut.
+#[must_use]
+pub fn in_memory(file_system: &str) -> bool {
+    matches!(file_system, "tmpfs" | "ramfs")
+}
+
+/// The type of the innermost mount above a path; of several at the same place, the last.
+fn mounted(mounts: &str, path: &Path) -> Option<String> {
+    let parsed = mounts.lines().filter_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        let point = place.split(' ').nth(4)?.replace("\\040", " ");
+        Some((point, kind.split(' ').next()?))
+    });
+    let above = parsed.filter(|(point, _)| path.starts_with(point));
+    above.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind.to_owned())
+}
+
 /// The load average over a minute, where the operating system tells.
 #[must_use]
 pub fn load() -> Option<f64> {
@@ -62,4 +102,41 @@ pub fn load() -> Option<f64> {
 fn line(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_process_grows_with_its_work() {
+        let before = cpu_time(None);
+        let mut sum = 0_u64;
+        while cpu_time(None) <= before && sum < 1 << 40 {
+            (0..1_000_000).for_each(|number| sum = std::hint::black_box(sum + number));
+        }
+        assert!(before.is_some() && cpu_time(None) > before);
+        assert_eq!(cpu_time(Some(u32::MAX)), None);
+    }
+
+    #[test]
+    fn the_innermost_mount_counts_and_of_two_the_last() {
+        let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+                      23 22 0:20 / /tmp rw - tmpfs tmpfs rw\n\
+                      24 22 0:21 / /data rw - xfs /dev/sdb rw\n\
+                      25 24 0:22 / /data rw master:3 - btrfs /dev/sdc rw\n\
+                      26 22 0:23 / /with\\040space rw - ramfs none rw\n";
+        for (path, expected) in [
+            ("/home/x", "ext4"),
+            ("/tmp", "tmpfs"),
+            ("/tmp/a/b", "tmpfs"),
+            ("/tmpx", "ext4"),
+            ("/data/x", "btrfs"),
+            ("/with space/x", "ramfs"),
+        ] {
+            assert_eq!(mounted(mounts, Path::new(path)).as_deref(), Some(expected), "{path}");
+        }
+        assert_eq!(mounted("", Path::new("/")), None);
+        assert!(in_memory("tmpfs") && in_memory("ramfs") && !in_memory("ext4"));
+    }
 }

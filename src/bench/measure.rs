@@ -6,14 +6,13 @@ use super::{
     scenario::{Arrival, Scenario},
     summary::{Ceiling, Heatmap, Latency, Rate, Requests, Second, rounded},
 };
-use crate::domain::reason::ReasonClass;
-use hdrhistogram::{AdditionError, Histogram};
-use std::collections::BTreeMap;
+use crate::{domain::reason::ReasonClass, telemetry::heat};
+use hdrhistogram::{
+    AdditionError, Histogram,
+    serialization::{Deserializer, Serializer, V2Serializer},
+};
+use std::{collections::BTreeMap, time::Duration};
 
-/// Buckets of the heatmap: this many for each doubling of the time.
-const HEAT_STEPS: f64 = 2.0;
-/// From here to the minute that histograms end at.
-const HEAT_FIRST_US: f64 = 62.5;
 /// Seconds on end that a ceiling has to be held.
 const CEILING_SECONDS: usize = 3;
 
@@ -35,44 +34,88 @@ pub struct Measured {
     /// How late requests were sent.
     pub lag: Histogram<u64>,
     /// Response times of the requests due in each second, the warm-up included.
-    pub by_second: Vec<Histogram<u64>>,
+    pub by_second: Vec<Packed>,
     /// Each second.
     pub seconds: Vec<Second>,
     /// Answers by second and latency.
     pub heatmap: Heatmap,
-    /// The highest rate that was kept up with, where the rate grew.
+    /// The highest rate that was kept up with, where the rate grew: the middle one of all stretches.
     pub ceiling: Option<Ceiling>,
+    /// Every stretch of load, in order: one, but where several were [joined](Measured::join).
+    pub stretches: Vec<Stretch>,
+}
+
+/// Load without a break.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stretch {
+    /// Where its seconds begin among all.
+    pub first_second: usize,
+    /// When it began, by the wall clock: microseconds since 1970.
+    pub began_us: i64,
+    /// Its own ceiling.
+    pub ceiling: Option<Ceiling>,
+}
+
+/// A histogram that takes up little: one of a second is mostly empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed(Vec<u8>);
+
+impl Packed {
+    /// Packs it.
+    #[must_use]
+    pub fn new(times: &Histogram<u64>) -> Self {
+        let mut bytes = Vec::new();
+        if !times.is_empty() {
+            // Fails for histograms that do not fit into memory only.
+            V2Serializer::new().serialize(times, &mut bytes).unwrap_or_default();
+        }
+        Self(bytes)
+    }
+
+    /// As it was.
+    #[must_use]
+    pub fn unpack(&self) -> Histogram<u64> {
+        Deserializer::new().deserialize(&mut self.0.as_slice()).unwrap_or_else(|_| histogram())
+    }
+
+    /// Whether nothing was recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Works it out.
 #[must_use]
 pub fn measure(scenario: &Scenario, record: &Record, pace: &Pace) -> Measured {
-    let mut sums = Sums::new();
+    let mut sums = Sums::new(scenario.arrival == Arrival::Closed);
     for seen in record.seen() {
         sums.add(&seen);
+        sums.late_approvals += u64::from(is_late_approval(scenario, &seen));
     }
-    sums.finish_seconds();
-    let bounds = heat_bounds();
-    let rows = sums.by_second.iter().map(|times| heat_row(times, &bounds)).collect();
+    sums.turn_to(usize::MAX);
     let totals = record.totals();
     let requests = Requests {
         sent: totals.sent,
         answered: totals.answered,
-        unsent: if scenario.arrival == Arrival::Closed { 0 } else { pace.unsent },
+        unsent: sums.unsent,
         lost: sums.lost,
         duplicated: totals.duplicated,
         unexpected: totals.unexpected,
         retries: totals.retries,
         errors: sums.errors,
+        late_approvals: sums.late_approvals,
         replays_identical: totals.identical,
         replays_differing: totals.differing,
         measured: sums.response.len(),
         examples: record.examples(),
     };
+    let ceiling = scenario.ramp_to_per_s.and_then(|_| ceiling(scenario, &sums.seconds));
     Measured {
         rate: rate(scenario, pace, &sums),
         requests,
-        ceiling: scenario.ramp_to_per_s.and_then(|_| ceiling(scenario, &sums.seconds)),
+        stretches: vec![Stretch { first_second: 0, began_us: pace.began_us, ceiling: ceiling.clone() }],
+        ceiling,
         decisions: sums.decisions,
         reasons: sums.reasons,
         response: sums.response,
@@ -80,7 +123,7 @@ pub fn measure(scenario: &Scenario, record: &Record, pace: &Pace) -> Measured {
         lag: sums.lag,
         by_second: sums.by_second,
         seconds: sums.seconds,
-        heatmap: Heatmap { bounds_us: bounds, rows },
+        heatmap: Heatmap { bounds_us: sums.heat_bounds, rows: sums.heat_rows },
     }
 }
 
@@ -104,6 +147,7 @@ impl Measured {
             saturated: sum.saturated || more.saturated,
             lag: Latency::figures(&self.lag),
             held_back: sum.held_back + more.held_back,
+            ran_out: sum.ran_out || more.ran_out,
         };
         self.requests.join(&later.requests);
         for (sum, more) in [(&mut self.decisions, &later.decisions), (&mut self.reasons, &later.reasons)] {
@@ -111,48 +155,77 @@ impl Measured {
                 *sum.entry(name.clone()).or_default() += count;
             }
         }
-        let before = self.seconds.len() as u64;
-        self.seconds.extend(later.seconds.iter().map(|second| Second { second: before + second.second, ..second.clone() }));
+        let before = self.seconds.len();
+        self.seconds.extend(later.seconds.iter().map(|second| Second { second: before as u64 + second.second, ..second.clone() }));
+        let later_stretches = later.stretches.iter().cloned();
+        self.stretches.extend(later_stretches.map(|stretch| Stretch { first_second: before + stretch.first_second, ..stretch }));
         self.by_second.extend(later.by_second.iter().cloned());
         self.heatmap.rows.extend(later.heatmap.rows.iter().cloned());
-        // Each stretch has found its own.
-        if let (Some(sum), Some(more)) = (&mut self.ceiling, &later.ceiling) {
-            sum.rate_per_s = rounded(f64::midpoint(sum.rate_per_s, more.rate_per_s), 1);
-            sum.reached |= more.reached;
-        }
+        self.ceiling = middle(&self.stretches);
         Ok(())
     }
 }
 
+/// The median of the stretches' ceilings; `None` if one has none. It is reached if all of them were.
+fn middle(stretches: &[Stretch]) -> Option<Ceiling> {
+    let ceilings: Vec<&Ceiling> = stretches.iter().map(|stretch| stretch.ceiling.as_ref()).collect::<Option<_>>()?;
+    let rates: Vec<f64> = ceilings.iter().map(|ceiling| ceiling.rate_per_s).collect();
+    let reached = ceilings.iter().all(|ceiling| ceiling.reached);
+    Some(Ceiling { rate_per_s: rounded(median(&rates)?, 1), reached, ..(*ceilings.first()?).clone() })
+}
+
+/// The middle value, or what is between the two in the middle.
+#[must_use]
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    let upper = *sorted.get(half)?;
+    Some(if sorted.len() % 2 == 1 { upper } else { f64::midpoint(sorted[half - 1], upper) })
+}
+
 struct Sums {
+    closed: bool,
     response: Histogram<u64>,
     service: Histogram<u64>,
     lag: Histogram<u64>,
-    by_second: Vec<Histogram<u64>>,
+    by_second: Vec<Packed>,
+    /// The second that is being counted, and its response times.
+    current: (usize, Histogram<u64>),
+    heat_bounds: Vec<u64>,
+    heat_rows: Vec<Vec<u64>>,
     seconds: Vec<Second>,
     decisions: BTreeMap<String, u64>,
     reasons: BTreeMap<String, u64>,
     offered: u64,
     lost: u64,
     errors: u64,
+    late_approvals: u64,
+    unsent: u64,
     /// First moment due and last answer among what is measured, microseconds from the start.
     from_us: u64,
     to_us: u64,
 }
 
 impl Sums {
-    fn new() -> Self {
+    fn new(closed: bool) -> Self {
         Self {
+            closed,
             response: histogram(),
             service: histogram(),
             lag: histogram(),
             by_second: Vec::new(),
+            current: (0, histogram()),
+            heat_bounds: heat::bounds_us(),
+            heat_rows: Vec::new(),
             seconds: Vec::new(),
             decisions: BTreeMap::new(),
             reasons: BTreeMap::new(),
             offered: 0,
             lost: 0,
             errors: 0,
+            late_approvals: 0,
+            unsent: 0,
             from_us: u64::MAX,
             to_us: 0,
         }
@@ -175,7 +248,8 @@ impl Sums {
         }
         let Some(response_us) = seen.response_us.map(u64::from) else { return };
         let second = usize::try_from(due_us / 1_000_000).unwrap_or(0);
-        self.by_second[second].saturating_record(response_us);
+        self.turn_to(second);
+        self.current.1.saturating_record(response_us);
         let answered = usize::try_from((due_us + response_us) / 1_000_000).unwrap_or(0);
         self.grow(answered);
         self.seconds[answered].answered += 1;
@@ -192,9 +266,10 @@ impl Sums {
         }
     }
 
-    /// Due, and never sent. In a closed loop there is always more than can be sent.
+    /// Due, and never sent, whoever is to blame. In a closed loop there is always more than can be sent, and what is due is known.
     fn unsent(&mut self, seen: &Seen) {
-        if !seen.due.is_zero() {
+        if !self.closed || !seen.due.is_zero() {
+            self.unsent += 1;
             self.second(seen).offered += 1;
             self.offered += u64::from(seen.measured);
         }
@@ -211,21 +286,43 @@ impl Sums {
     fn grow(&mut self, to: usize) {
         while self.seconds.len() <= to {
             self.seconds.push(Second { second: self.seconds.len() as u64, ..Second::default() });
-            self.by_second.push(histogram());
+            self.by_second.push(Packed::default());
+            self.heat_rows.push(vec![0; self.heat_bounds.len() + 1]);
         }
     }
 
-    fn finish_seconds(&mut self) {
-        for (second, times) in self.seconds.iter_mut().zip(&self.by_second) {
+    /// Packs what was counted of a second, and goes on with another one. They come in order, so each is packed once.
+    fn turn_to(&mut self, next: usize) {
+        let (at, times) = (self.current.0, &mut self.current.1);
+        if at == next {
+            return;
+        }
+        if let Some(second) = self.seconds.get_mut(at) {
             second.p50_us = times.value_at_quantile(0.5);
             second.p99_us = times.value_at_quantile(0.99);
             second.max_us = times.max();
+            self.heat_rows[at] = heat::row(times, &self.heat_bounds);
+            self.by_second[at] = Packed::new(times);
         }
+        *times = self.by_second.get(next).map_or_else(histogram, Packed::unpack);
+        self.current.0 = next;
     }
 }
 
+/// Whether it approves what nobody waits for any more. The bytes of an earlier answer are sent again however late it is.
+fn is_late_approval(scenario: &Scenario, seen: &Seen) -> bool {
+    let (Some(response_us), Some(lag_us)) = (seen.response_us, seen.lag_us) else { return false };
+    // In a closed loop a request does not say when it was sent: its time counts from when it is there.
+    let waited_us = if scenario.arrival == Arrival::Closed { response_us.saturating_sub(lag_us) } else { response_us };
+    let approved = seen.outcome.is_some_and(super::record::Outcome::holds);
+    approved && !seen.again && Duration::from_micros(u64::from(waited_us)) > scenario.deadline
+}
+
 fn rate(scenario: &Scenario, pace: &Pace, sums: &Sums) -> Rate {
-    let measured_s = scenario.duration.as_secs_f64();
+    let measured_s = match pace.ran_out {
+        true => pace.sending.saturating_sub(scenario.warm_up).as_secs_f64().clamp(1e-6, scenario.duration.as_secs_f64()),
+        false => scenario.duration.as_secs_f64(),
+    };
     let lasted_s = (sums.to_us.saturating_sub(sums.from_us) as f64 / 1e6).max(if sums.to_us > 0 { 1e-6 } else { measured_s });
     let offered = sums.offered as f64 / measured_s;
     // The last answers come after the last request was due: at a low rate that is no failure to keep up.
@@ -237,6 +334,7 @@ fn rate(scenario: &Scenario, pace: &Pace, sums: &Sums) -> Rate {
         saturated: achieved < offered * 0.98,
         lag: Latency::figures(&sums.lag),
         held_back: pace.held_back,
+        ran_out: pace.ran_out,
     }
 }
 
@@ -246,28 +344,20 @@ fn ceiling(scenario: &Scenario, seconds: &[Second]) -> Option<Ceiling> {
     let bound = u64::try_from(scenario.ceiling_p99.as_micros()).unwrap_or(u64::MAX);
     let measured: Vec<&Second> = seconds.iter().filter(|second| second.measured).collect();
     let good = |window: &&[&Second]| {
-        let bad = window.iter().filter(|second| second.p99_us >= bound || second.lost > 0 || second.errors > 0).count();
-        // One slow second, a checkpoint for instance, is not the ceiling.
-        bad * 2 < window.len()
+        let slow = window.iter().filter(|second| second.p99_us >= bound).count();
+        let wrong = window.iter().any(|second| second.lost > 0 || second.errors > 0);
+        // One slow second, a checkpoint for instance, is not the ceiling. One with requests that were lost or turned away is.
+        slow * 2 < window.len() && !wrong
     };
     let kept = measured.windows(CEILING_SECONDS).take_while(good).last();
     let best = kept.map(|window| window.iter().map(|second| second.answered).sum::<u64>() as f64 / window.len() as f64);
     let reached = !measured.windows(CEILING_SECONDS).all(|window| good(&window));
-    (measured.len() >= CEILING_SECONDS).then(|| Ceiling { rate_per_s: rounded(best.unwrap_or(0.0), 1), p99_bound_us: bound, reached })
-}
-
-fn heat_bounds() -> Vec<u64> {
-    let step = 2_f64.powf(1.0 / HEAT_STEPS);
-    let bounds = std::iter::successors(Some(HEAT_FIRST_US), |bound| Some(bound * step)).take_while(|bound| *bound < 60e6);
-    bounds.map(|bound| bound.round() as u64).collect()
-}
-
-fn heat_row(times: &Histogram<u64>, bounds: &[u64]) -> Vec<u64> {
-    let mut row = vec![0; bounds.len() + 1];
-    for step in times.iter_recorded() {
-        row[bounds.partition_point(|bound| *bound < step.value_iterated_to())] += step.count_since_last_iteration();
-    }
-    row
+    (measured.len() >= CEILING_SECONDS).then(|| Ceiling {
+        rate_per_s: rounded(best.unwrap_or(0.0), 1),
+        p99_bound_us: bound,
+        reached,
+        search: None,
+    })
 }
 
 #[cfg(test)]

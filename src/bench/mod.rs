@@ -15,19 +15,26 @@
 //! | [`record`] | what came back, sending by sending |
 //! | [`measure`], [`stages`] | figures |
 //! | [`environment`], [`versions`] | where it was, and what ran |
-//! | [`proof`] | the store's books against the answers |
+//! | [`proof`] | the store's books against the answers, the requests, and the facts as they were seeded |
 //! | [`threshold`], [`warning`] | what had to be true, and what speaks against the figures |
-//! | [`summary`], [`output`], [`mod@print`] | the result, for machines and people |
+//! | [`summary`], [`output`], [`mod@print`], [`page`] | the result, for machines and people |
 //! | [`floor`] | what the parts can do without us |
+//! | [`ceiling`] | the highest rate that is kept up with |
+//! | [`figures`] | the table of what has to be reached |
+//! | [`compare`] | two states of the program, held against each other |
 //!
 //! **Invariant**: every request is accounted for. A run in which one was lost, answered twice or answered wrongly has failed, however
 //! fast it was.
 
+pub mod ceiling;
+pub mod compare;
 pub mod environment;
+pub mod figures;
 pub mod floor;
 pub mod measure;
 pub mod output;
 pub mod pacer;
+pub mod page;
 pub mod print;
 pub mod proof;
 pub mod record;
@@ -55,7 +62,7 @@ use crate::{
 use scenario::Scenario;
 use scratch::{Location, ScratchError};
 use spawn::{Launch, SpawnError};
-use std::io;
+use std::{io, path::PathBuf};
 use targets::amqp::AmqpError;
 
 /// How requests reach what decides.
@@ -112,6 +119,8 @@ pub struct Request {
     pub launch: Launch,
     /// Whether the store is looked at afterwards.
     pub prove: bool,
+    /// Where the run's own directory is made; `None` chooses.
+    pub scratch: Option<PathBuf>,
 }
 
 /// A daemon that runs already.
@@ -179,13 +188,27 @@ pub enum Error {
     /// The configuration has no broker, and the target is one.
     #[error("the target is amqp, and the configuration has no broker")]
     NoBroker,
+    /// A daemon that runs already has what it has in memory.
+    #[error("the scenario asks for a daemon that has just started, and this one runs already")]
+    Cold,
     /// A URL that is none.
     #[error("{0} is no URL of a daemon")]
     Url(String),
     /// A floor could not be measured.
     #[error("the floor could not be measured: {0}")]
     Floor(String),
+    /// A ceiling could not be searched for.
+    #[error("the ceiling could not be searched for: {0}")]
+    Ceiling(String),
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,
+    /// There is no result, and something that the run had made is still there.
+    #[error("{error}; left behind: {}", left.join(", "))]
+    Left {
+        /// Why there is no result.
+        error: Box<Error>,
+        /// What is left, by name.
+        left: Vec<String>,
+    },
 }

@@ -36,6 +36,10 @@ pub struct Pace {
     pub held_back: u64,
     /// Requests that were not sent, because none of those under way came to an end.
     pub unsent: u64,
+    /// Whether a closed loop ended early, because every request there was had been sent.
+    pub ran_out: bool,
+    /// When it began, by the wall clock: microseconds since 1970.
+    pub began_us: i64,
 }
 
 /// When the run began, by both clocks.
@@ -98,10 +102,11 @@ impl Pacer {
     fn run(&self) -> (Began, Pace) {
         let _context = self.runtime.enter();
         let began = Began { instant: Instant::now(), wall: wall_now() };
-        let mut pace = Pace::default();
+        let mut pace = Pace { ran_out: self.closed, began_us: began.wall.0, ..Pace::default() };
         let deadline_ms = u32::try_from(self.deadline.as_millis()).ok();
         for (nth, offset) in self.record.due().iter().enumerate() {
             if self.closed && began.instant.elapsed() >= self.lasts {
+                pace.ran_out = false;
                 break;
             }
             // Written before it is due, so that writing it does not make it late.
@@ -112,6 +117,7 @@ impl Pacer {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let Some(slot) = self.slot(&mut pace.held_back) else {
                 pace.unsent = (self.record.due().len() - nth) as u64;
+                pace.ran_out = false;
                 break;
             };
             let offset = if self.closed { began.instant.elapsed() } else { *offset };
@@ -143,7 +149,9 @@ fn after(wall: Timestamp, offset: Duration) -> Timestamp {
     Timestamp(wall.0.saturating_add(i64::try_from(offset.as_micros()).unwrap_or(i64::MAX)))
 }
 
-fn wall_now() -> Timestamp {
+/// Now, by the wall clock.
+#[must_use]
+pub fn wall_now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

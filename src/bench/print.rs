@@ -4,7 +4,7 @@ use super::{
     summary::{Latency, Summary},
     threshold::Graded,
 };
-use crate::telemetry::promise::Verdict;
+use crate::{domain::money::Currency, telemetry::promise::Verdict};
 use indicatif::HumanCount;
 use std::io::{self, Write};
 
@@ -32,6 +32,7 @@ pub fn summary(out: &mut impl Write, it: &Summary) -> io::Result<()> {
     if let Some(ceiling) = &it.ceiling {
         writeln!(out, "Ceiling: {}", ceiling_line(ceiling))?;
     }
+    steps(out, it)?;
     latency(out, it)?;
     decisions(out, it)?;
     floors(out, it)?;
@@ -75,6 +76,14 @@ pub fn markdown(out: &mut impl Write, it: &Summary) -> io::Result<()> {
     if let Some(ceiling) = &it.ceiling {
         writeln!(out, "Ceiling: {}.", ceiling_line(ceiling))?;
     }
+    let search = it.ceiling.as_ref().and_then(|ceiling| ceiling.search.as_ref());
+    if search.is_some() {
+        writeln!(out, "\n| step | offered | achieved | p50 | p99 | |\n|---|--:|--:|--:|--:|---|")?;
+    }
+    for step in search.iter().flat_map(|search| &search.steps) {
+        let (p50, p99, why) = (HumanCount(step.p50_us), HumanCount(step.p99_us), step.why.as_deref().unwrap_or("kept"));
+        writeln!(out, "| {} | {} | {} | {p50} | {p99} | {why} |", step.of, step.rate_per_s, step.achieved_per_s)?;
+    }
     if !it.thresholds.is_empty() {
         writeln!(out, "\n| threshold | value | |\n|---|--:|---|")?;
     }
@@ -97,6 +106,19 @@ pub fn markdown(out: &mut impl Write, it: &Summary) -> io::Result<()> {
     )?;
     let durability = it.target.durability.as_deref().unwrap_or("not known");
     writeln!(out, "\n{}. Durability: {durability}.", environment(it))
+}
+
+/// The steps of a search for the ceiling.
+fn steps(out: &mut impl Write, it: &Summary) -> io::Result<()> {
+    let Some(search) = it.ceiling.as_ref().and_then(|ceiling| ceiling.search.as_ref()) else { return Ok(()) };
+    writeln!(out, "\n  {:<7} {:>9} {:>11} {:>9} {:>9}", "", "offered", "achieved", "p50", "p99")?;
+    for step in &search.steps {
+        let (p50, p99) = (HumanCount(step.p50_us).to_string(), HumanCount(step.p99_us).to_string());
+        let (rate, achieved) = (HumanCount(u64::from(step.rate_per_s)).to_string(), decimal(step.achieved_per_s));
+        let why = step.why.as_deref().unwrap_or("kept");
+        writeln!(out, "  {:<7} {rate:>9} {achieved:>11} {p50:>9} {p99:>9}  {why}", step.of)?;
+    }
+    Ok(())
 }
 
 fn markdown_row(out: &mut impl Write, name: &str, latency: &Latency, grade: &str) -> io::Result<()> {
@@ -156,19 +178,32 @@ fn decisions(out: &mut impl Write, it: &Summary) -> io::Result<()> {
 fn floors(out: &mut impl Write, it: &Summary) -> io::Result<()> {
     let Some(floor) = &it.floor else { return Ok(()) };
     writeln!(out, "\nFloors, in turn with the daemon ({} rounds of {} s each); µs", floor.rounds, floor.slice_s)?;
-    if let Some(echo) = &floor.echo {
+    if let Some(rate) = floor.echo.as_ref().and_then(|echo| echo.ceiling_per_s) {
+        writeln!(out, "  the broker echo's ceiling: {} a second", decimal(rate))?;
+    }
+    if let Some(echo) = floor.echo.as_ref().filter(|echo| echo.response_time.count > 0) {
         row(out, "broker echo", &echo.response_time, &format!("{} queue, consume, publish with confirm, ack", echo.queue_type))?;
     }
-    for commits in &floor.commits {
-        let remark = format!("{} rows, {} writers: {} rows a second", commits.batch, commits.writers, decimal(commits.rows_per_s));
+    for commits in &floor.commit {
+        let remark =
+            format!("{} decisions, {} writers: {} decisions a second", commits.batch, commits.writers, decimal(commits.decisions_per_s));
         row(out, "group commit", &commits.commit, &remark)?;
+    }
+    if let Some(alone) = &floor.commit_alone {
+        row(out, "commit alone", alone, "one decision at a time on one connection, at a lane's pace")?;
+    }
+    for rows in &floor.rows {
+        let remark = format!("{} rows, {} writers: {} rows a second", rows.batch, rows.writers, decimal(rows.rows_per_s));
+        row(out, "plain rows", &rows.commit, &remark)?;
     }
     if let Some(redis) = &floor.redis {
         row(out, "Redis GET", redis, "")?;
     }
-    row(out, "fsync", &floor.fsync, "4 KiB written and synced")?;
+    if let Some(fsync) = &floor.fsync {
+        row(out, "fsync", fsync, "4 KiB written and synced")?;
+    }
     for ratio in &floor.ratios {
-        writeln!(out, "  {}: {}", ratio.meaning, ratio.value)?;
+        writeln!(out, "  {}: {} (rounds: {} to {})", ratio.meaning, ratio.value, ratio.lowest, ratio.highest)?;
     }
     Ok(())
 }
@@ -177,20 +212,26 @@ fn requests(out: &mut impl Write, it: &Summary) -> io::Result<()> {
     let requests = &it.requests;
     writeln!(
         out,
-        "\nRequests: {} sent = {} answered + {} lost; {} duplicated, {} unexpected, {} sent again, {} declined for reasons of ours",
+        "\nRequests: {} sent = {} answered + {} lost; {} duplicated, {} unexpected, {} sent again, {} declined for reasons of ours, {} \
+         approved too late",
         HumanCount(requests.sent),
         HumanCount(requests.answered),
         requests.lost,
         requests.duplicated,
         requests.unexpected,
         requests.retries,
-        requests.errors
+        requests.errors,
+        requests.late_approvals
     )?;
     for example in &requests.examples {
         writeln!(out, "  {example}")?;
     }
     writeln!(out, "Replays: {} with the same bytes, {} with others", HumanCount(requests.replays_identical), requests.replays_differing)?;
-    writeln!(out, "Proof: {}", proof_line(it))
+    writeln!(out, "Proof: {}", proof_line(it))?;
+    for example in it.proof.iter().flat_map(|proof| &proof.examples) {
+        writeln!(out, "  {example}")?;
+    }
+    Ok(())
 }
 
 fn proof_line(it: &Summary) -> String {
@@ -199,14 +240,24 @@ fn proof_line(it: &Summary) -> String {
     if !faults.is_empty() {
         return format!("FAILED, {}", faults.join(", "));
     }
+    let approved: Vec<String> = proof.approved.iter().map(|(currency, minor)| money(*minor, currency)).collect();
     format!(
-        "{} decisions in the journal, every answer byte for byte; {} holds are what {} accounts hold, {} counters are what was charged, no \
-         floor and no limit passed",
+        "{} decisions in the journal, every answer byte for byte, and each what facts, limits and money ask for; {} approved is what {} \
+         holds and {} accounts have, {} counters are what was charged, no floor and no limit passed",
         HumanCount(proof.decisions),
+        if approved.is_empty() { "nothing".to_owned() } else { approved.join(" and ") },
         HumanCount(proof.holds),
         HumanCount(proof.accounts),
         HumanCount(proof.counters)
     )
+}
+
+/// An amount as people write it.
+fn money(minor: i64, currency: &str) -> String {
+    match Currency::from_code(currency) {
+        Some(known) => format!("{currency} {}", crate::codec::money::format(minor, known)),
+        None => format!("{currency} {minor}"),
+    }
 }
 
 fn place(it: &Summary) -> String {
@@ -219,8 +270,9 @@ fn place(it: &Summary) -> String {
 fn environment(it: &Summary) -> String {
     let machine = &it.environment;
     let version = |name: &str, version: &Option<String>| version.as_ref().map(|version| format!(", {name} {version}")).unwrap_or_default();
+    let redis = it.target.redis.as_ref().map(|redis| format!(", the daemon's Redis {redis}")).unwrap_or_default();
     format!(
-        "{}, {} cores, Linux {}; jitauth {} ({} build){}{}{}",
+        "{}, {} cores, Linux {}; jitauth {} ({} build){}{}{redis}{}",
         machine.cpu,
         machine.cores,
         machine.kernel,
@@ -228,7 +280,7 @@ fn environment(it: &Summary) -> String {
         it.tool.build,
         version(it.target.store.as_deref().unwrap_or("store"), &machine.store),
         version("RabbitMQ", &machine.broker),
-        version("Redis", &machine.redis)
+        version("the floor's Redis", &machine.redis)
     )
 }
 
@@ -270,7 +322,7 @@ mod tests {
 
     use super::*;
     use crate::bench::{
-        floor::{Ratio, turns::tests::floor},
+        floor::{Ratio, ratios::tests::floor},
         summary::{Ceiling, tests::example},
     };
 
@@ -278,9 +330,15 @@ mod tests {
     fn a_person_reads_this() {
         let mut it = example();
         let mut floor = floor(600, 6_000);
-        floor.ratios = vec![Ratio { name: "p99_to_echo".to_owned(), value: 1.5, meaning: "p99, to that of the broker's echo".to_owned() }];
+        floor.ratios = vec![Ratio {
+            name: "p99_to_echo".to_owned(),
+            value: 1.5,
+            lowest: 1.25,
+            highest: 1.75,
+            meaning: "p99, to that of the broker's echo".to_owned(),
+        }];
         it.floor = Some(floor);
-        it.ceiling = Some(Ceiling { rate_per_s: 4_321.5, p99_bound_us: 100_000, reached: true });
+        it.ceiling = Some(Ceiling { rate_per_s: 4_321.5, p99_bound_us: 100_000, reached: true, search: None });
         let mut text = Vec::new();
         summary(&mut text, &it).unwrap();
         text.extend_from_slice(b"\n----\n\n");

@@ -1,8 +1,11 @@
 //! What came back, sending by sending, written down by whoever heard it. Nothing is worked out while the run goes on.
 
-use super::traffic::Traffic;
+use super::traffic::{Kind, Traffic};
 use crate::{
-    domain::{decision::Decision, reason::Reason},
+    domain::{
+        decision::Decision,
+        reason::{Reason, ReasonClass},
+    },
     telemetry::{Span, Spans},
 };
 use foldhash::fast::FixedState;
@@ -13,7 +16,7 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +24,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// Examples of what should not have happened that are kept, for the person who has to find out why.
 const EXAMPLES_MAX: usize = 5;
+/// How much of an example is kept, bytes.
+const EXAMPLE_BYTES_MAX: usize = 400;
 /// A time that was not measured.
 const NEVER: u32 = u32::MAX;
 
@@ -51,6 +56,8 @@ pub struct Record {
     due: Vec<Duration>,
     measured_from: Duration,
     sendings: Vec<Sending>,
+    /// Whether the answers decide anything; those of an echo are all the same.
+    decided: bool,
     /// The first answer to each id; see [`Known`].
     answers: Vec<AtomicU64>,
     live: Mutex<Live>,
@@ -65,6 +72,7 @@ struct Sending {
     sent_us: AtomicU32,
     answered_us: AtomicU32,
     outcome: AtomicU32,
+    retried: AtomicBool,
 }
 
 /// Counted as it happens.
@@ -84,6 +92,7 @@ struct Counts {
 struct Live {
     recent: Histogram<u64>,
     stages: Vec<Histogram<u64>>,
+    gathered: Histogram<u64>,
 }
 
 /// What is known of the answer to an id, in 64 bits: a digest of its bytes, and whether it is journaled and whether it holds money.
@@ -105,6 +114,8 @@ pub struct Seen {
     pub response_us: Option<u32>,
     /// What the answer said.
     pub outcome: Option<Outcome>,
+    /// Whether the id was sent before, by an earlier sending or in a try that had no answer.
+    pub again: bool,
     /// Whether it was after the warm-up.
     pub measured: bool,
 }
@@ -130,6 +141,8 @@ pub struct Totals {
 
 #[derive(Deserialize)]
 struct Response<'a> {
+    version: u8,
+    id: &'a str,
     decision: &'a str,
     reason: Option<&'a str>,
 }
@@ -143,17 +156,25 @@ impl Record {
             sent_us: NEVER.into(),
             answered_us: NEVER.into(),
             outcome: NEVER.into(),
+            retried: false.into(),
         };
         Self {
             sendings: due.iter().map(sending).collect(),
             answers: std::iter::repeat_with(AtomicU64::default).take(traffic.requests.len()).collect(),
-            live: Mutex::new(Live { recent: histogram(), stages: Span::ALL.map(|_| histogram()).into() }),
+            live: Mutex::new(Live { recent: histogram(), stages: Span::ALL.map(|_| histogram()).into(), gathered: histogram() }),
             counts: Counts::default(),
             examples: Mutex::default(),
+            decided: true,
             traffic,
             due,
             measured_from,
         }
+    }
+
+    /// The same for an echo: what it answers is no decision, and nothing is asked of it but to be there.
+    #[must_use]
+    pub fn of_an_echo(self) -> Self {
+        Self { decided: false, ..self }
     }
 
     /// What is sent.
@@ -181,9 +202,9 @@ impl Record {
         match nth.and_then(|nth| self.traffic.items.get(nth)) {
             Some(item) => {
                 self.counts.duplicated.fetch_add(1, Relaxed);
-                self.compare(item.request as usize, &reply, parse(reply.body));
+                self.compare(item.request as usize, &reply, self.parse(item.request as usize, reply.body));
             }
-            None => self.unexpected(|| format!("an answer to nobody: {}", String::from_utf8_lossy(reply.body))),
+            None => self.unexpected(|| format!("an answer to nobody: {}", shown(reply.body))),
         }
     }
 
@@ -192,7 +213,7 @@ impl Record {
         self.counts.unexpected.fetch_add(1, Relaxed);
         let mut examples = self.examples.lock();
         if examples.len() < EXAMPLES_MAX {
-            examples.push(what());
+            examples.push(shown(what().as_bytes()));
         }
     }
 
@@ -232,16 +253,23 @@ impl Record {
         Span::ALL.into_iter().zip(self.live.lock().stages.iter().cloned()).collect()
     }
 
+    /// Gather and decision of each request, as [`gathered`](super::stages::gathered) has it, without those of the warm-up.
+    #[must_use]
+    pub fn gathered(&self) -> Histogram<u64> {
+        self.live.lock().gathered.clone()
+    }
+
     /// Every sending, in order.
     pub fn seen(&self) -> impl Iterator<Item = Seen> + '_ {
         let some = |value: &AtomicU32| Some(value.load(Relaxed)).filter(|value| *value != NEVER);
-        self.sendings.iter().map(move |sending| {
+        self.sendings.iter().zip(&self.traffic.items).map(move |(sending, item)| {
             let due = Duration::from_micros(sending.due_us.load(Relaxed));
             Seen {
                 due,
                 lag_us: some(&sending.sent_us),
                 response_us: some(&sending.answered_us),
                 outcome: some(&sending.outcome).map(Outcome),
+                again: item.replay || sending.retried.load(Relaxed),
                 measured: due >= self.measured_from,
             }
         })
@@ -251,6 +279,43 @@ impl Record {
     pub fn answers(&self) -> impl Iterator<Item = (usize, Known)> + '_ {
         let known = |answer: &AtomicU64| Some(Known(answer.load(Relaxed))).filter(|known| known.0 != 0);
         self.answers.iter().enumerate().filter_map(move |(index, answer)| Some((index, known(answer)?)))
+    }
+
+    /// What a response to this request says; `None` when it is not one of version 1, or one to another request.
+    fn parse(&self, request: usize, body: &[u8]) -> Option<Outcome> {
+        let response: Response<'_> = serde_json::from_slice(body).ok().filter(|response: &Response<'_>| response.version == 1)?;
+        if self.decided && self.traffic.ids.index(response.id) != Some(request) {
+            return None;
+        }
+        match (response.decision, response.reason) {
+            ("approved", None) => Some(Outcome(1)),
+            ("partially_approved", None) => Some(Outcome(2)),
+            ("declined", Some(reason)) => {
+                let position = Reason::ALL.iter().position(|known| known.name() == reason)?;
+                Some(Outcome(3 + u32::try_from(position).ok()?))
+            }
+            _ => None,
+        }
+    }
+
+    /// What an answer cannot be whatever the store has. The rest is for the proof.
+    fn contradiction(&self, request: usize, outcome: Outcome, journaled: bool) -> Option<&'static str> {
+        let (ask, reason) = (&self.traffic.requests[request], outcome.reason());
+        if !self.decided || reason.is_some_and(|reason| reason.class() == ReasonClass::System) {
+            return None;
+        }
+        let wrong = matches!(ask.kind(), Kind::WrongUser | Kind::WrongCurrency);
+        match (reason, ask.refusal()) {
+            (Some(reason), _) if reason.class() == ReasonClass::Input => Some("a request that is right was turned away"),
+            _ if !journaled => Some("an answer that is not final, and that the daemon could only give from the store"),
+            (reason, Some(expected)) if reason != Some(expected) => Some("another decision than its card asks for"),
+            (Some(Reason::CardNotFound), None) => Some("the store does not have a card of the scenario (jitauth seed --cards N)"),
+            (None, _) if wrong => Some("an approval with another user or currency than the card's"),
+            (None, _) if outcome.decision() == Decision::PartiallyApproved && !ask.may_be_partial() => {
+                Some("less was approved than was asked for, and nobody said that it would do")
+            }
+            _ => None,
+        }
     }
 
     /// Holds an answer against what is known of its id.
@@ -265,7 +330,7 @@ impl Record {
             (true, true) if known == fresh => drop(self.counts.identical.fetch_add(1, Relaxed)),
             (true, true) => {
                 self.counts.differing.fetch_add(1, Relaxed);
-                self.unexpected(|| format!("another answer to {}: {}", self.traffic.ids.id(request), String::from_utf8_lossy(reply.body)));
+                self.unexpected(|| format!("another answer to {}: {}", self.traffic.ids.id(request), shown(reply.body)));
             }
             (false, true) => self.answers[request].store(fresh.0, Relaxed),
             (_, false) => {}
@@ -294,6 +359,7 @@ impl Seat {
 
     /// Notes that it has to be sent once more.
     pub fn retried(&self) {
+        self.record.sendings[self.nth].retried.store(true, Relaxed);
         self.record.counts.retries.fetch_add(1, Relaxed);
     }
 
@@ -307,17 +373,17 @@ impl Seat {
     pub fn answered(self, now: Instant, reply: Reply<'_>) {
         let (record, request) = (&self.record, self.request());
         let response_us = micros(now.saturating_duration_since(self.due));
-        let outcome = parse(reply.body);
+        let outcome = record.parse(request, reply.body);
         let sending = &record.sendings[self.nth];
         sending.answered_us.store(response_us, Relaxed);
         match outcome {
-            Some(outcome) => sending.outcome.store(outcome.0, Relaxed),
-            None => record.unexpected(|| format!("no response of version 1: {}", String::from_utf8_lossy(reply.body))),
-        }
-        if let (Some(outcome), super::traffic::Kind::UnknownCard) = (outcome, record.traffic.requests[request].kind())
-            && outcome.holds()
-        {
-            record.unexpected(|| format!("a card that nobody has was approved: {}", String::from_utf8_lossy(reply.body)));
+            Some(outcome) => {
+                sending.outcome.store(outcome.0, Relaxed);
+                if let Some(wrong) = record.contradiction(request, outcome, reply.journaled) {
+                    record.unexpected(|| format!("{wrong}: {}", shown(reply.body)));
+                }
+            }
+            None => record.unexpected(|| format!("no response of version 1 to {}: {}", record.traffic.ids.id(request), shown(reply.body))),
         }
         record.compare(request, &reply, outcome);
         {
@@ -327,6 +393,7 @@ impl Seat {
                 for (span, us) in reply.spans.iter() {
                     live.stages[span as usize].saturating_record(u64::from(us));
                 }
+                super::stages::gathered(&reply.spans).into_iter().for_each(|us| live.gathered.saturating_record(us));
             }
         }
         record.counts.answered.fetch_add(1, Relaxed);
@@ -399,7 +466,7 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).unwrap_or_else(|error| unreachable!("these bounds are good: {error}"))
 }
 
-/// Microseconds, for a histogram. A minute is as long as more.
+/// Microseconds, for a histogram: up to 71 minutes, which is longer than anybody waits.
 #[must_use]
 pub fn micros(took: Duration) -> u32 {
     u32::try_from(took.as_micros()).unwrap_or(NEVER - 1).min(NEVER - 1)
@@ -413,18 +480,21 @@ fn digest(body: &[u8]) -> u64 {
     FixedState::default().hash_one(body)
 }
 
-/// What a response says; `None` when it is not one of version 1.
-fn parse(body: &[u8]) -> Option<Outcome> {
-    let response: Response<'_> = serde_json::from_slice(body).ok()?;
-    match (response.decision, response.reason) {
-        ("approved", None) => Some(Outcome(1)),
-        ("partially_approved", None) => Some(Outcome(2)),
-        ("declined", Some(reason)) => {
-            let position = Reason::ALL.iter().position(|known| known.name() == reason)?;
-            Some(Outcome(3 + u32::try_from(position).ok()?))
+/// Bytes from elsewhere, for a person: not too many, and none that a terminal would act on.
+#[must_use]
+pub fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXAMPLE_BYTES_MAX)]);
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            ' '..='~' => shown.push(letter),
+            other => shown.extend(other.escape_default()),
         }
-        _ => None,
     }
+    if bytes.len() > EXAMPLE_BYTES_MAX {
+        shown.push_str(" ...");
+    }
+    shown
 }
 
 #[cfg(test)]

@@ -3,17 +3,18 @@
 
 use super::{
     Error, Kind, Request, Seen, Step,
-    environment::Environment,
+    environment::{Environment, cpu_time, file_system, in_memory},
     measure::{Measured, measure},
     pacer::{self, Began, Pace},
-    proof::{self, Owner, Proof},
+    proof::{self, Owner, Proof, Told},
     record::Record,
     scenario::{Grade, Scenario},
     schedule,
     scratch::Location,
-    stage::Stage,
-    stages,
-    summary::{Latency, SCHEMA_VERSION, ScenarioLine, Summary, TargetLine, Tool},
+    spawn::Daemon,
+    stage::{Settled, Stage},
+    stages::{self, Merged},
+    summary::{Cpu, Latency, SCHEMA_VERSION, ScenarioLine, Summary, TargetLine, Tool, Warning},
     targets::Target,
     traffic::{Ids, Traffic},
     versions,
@@ -30,14 +31,17 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{interval, sleep},
 };
+use url::Url;
 
 /// How often the progress is shown.
 const REFRESH: Duration = Duration::from_millis(250);
 /// How long second answers are listened for after the last first one.
-const ECHOES: Duration = Duration::from_millis(300);
+pub(super) const ECHOES: Duration = Duration::from_millis(300);
+/// The share of the machine above which the generator disturbs what it measures.
+const GENERATOR_SHARE_MAX: f64 = 0.4;
 /// Bytes of a digest that are shown.
 const DIGEST_BYTES: usize = 6;
 
@@ -46,46 +50,101 @@ const DIGEST_BYTES: usize = 6;
 /// # Errors
 /// [`Error`] when there is no result. A result that is wrong is a [`Summary`] that has not [passed](Summary::passed).
 pub async fn run(request: &Request, mut step: impl FnMut(Step<'_>)) -> Result<Seen, Error> {
-    let name = name_of_a_run();
-    let mut stage = Stage::new(request, &name)?;
-    let outcome = tokio::select! {
-        outcome = perform(request, &mut stage, &name, &mut step) => outcome,
-        interrupted = interrupted() => Err(interrupted),
-    };
+    let seen = on_a_stage(request, async |stage, name| perform(request, stage, name, &mut step).await).await;
     step(Step::Done);
-    let struck = stage.strike().await;
-    let seen = outcome?;
-    struck?;
+    seen
+}
+
+/// Does something on a stage, and takes the stage away again, however it ends. What could not be taken away is told by name: beside the
+/// error, or among the warnings of the result.
+pub(super) async fn on_a_stage(request: &Request, work: impl AsyncFnOnce(&mut Stage, &str) -> Result<Seen, Error>) -> Result<Seen, Error> {
+    let on_first = async |stages: &mut [(Stage, String)]| match stages {
+        [(stage, name)] => work(stage, name).await,
+        _ => unreachable!("there is a stage for each request"),
+    };
+    let (mut seen, left) = on_stages(&[request], on_first).await?;
+    if !left.is_empty() {
+        let text = format!("not everything could be taken away again; left behind: {}", left.join(", "));
+        seen.summary.warnings.push(Warning { code: "left_behind".to_owned(), text });
+    }
     Ok(seen)
 }
 
-/// Resolves when the run is to end: by Ctrl-C, or by SIGTERM.
-pub(super) async fn interrupted() -> Error {
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return Error::Io(error),
+/// Does something on a stage for each request, under a name for each, and takes them away again, however it ends. A signal ends the work;
+/// a second one ends the taking away too. Gives the names of what could not be taken away with the result.
+pub(super) async fn on_stages<T>(
+    requests: &[&Request],
+    work: impl AsyncFnOnce(&mut [(Stage, String)]) -> Result<T, Error>,
+) -> Result<(T, Vec<String>), Error> {
+    let name = name_of_a_run();
+    let name = |nth| if nth == 0 { name.clone() } else { format!("{name}x{nth}") };
+    let stages = requests.iter().enumerate().map(|(nth, request)| Ok((Stage::new(request, &name(nth))?, name(nth))));
+    let mut stages = stages.collect::<Result<Vec<_>, Error>>()?;
+    let mut signals = Signals::new()?;
+    let outcome = tokio::select! {
+        outcome = work(&mut stages) => outcome,
+        () = signals.any() => Err(Error::Interrupted),
+    };
+    let mut left: Vec<String> = stages.iter().flat_map(|(stage, _)| stage.belongings()).collect();
+    let striking = async {
+        for (stage, _) in &mut stages {
+            stage.strike(&mut left).await;
+        }
     };
     tokio::select! {
-        _ = terminate.recv() => Error::Interrupted,
-        _ = interrupt.recv() => Error::Interrupted,
+        () = striking => {}
+        () = signals.any() => {}
+    }
+    match outcome {
+        Ok(result) => Ok((result, left)),
+        Err(error) if left.is_empty() => Err(error),
+        Err(error) => Err(Error::Left { error: Box::new(error), left }),
+    }
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Resolves with the next one.
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
 async fn perform(request: &Request, stage: &mut Stage, name: &str, step: &mut impl FnMut(Step<'_>)) -> Result<Seen, Error> {
-    let environment = Environment::look();
+    let environment = Environment { disk: file_system(stage.directory()), ..Environment::look() };
     step(Step::Note("making a store and starting what decides"));
     stage.set(request).await?;
+    let asked = target_line(request, stage).await?;
     let record = record(&request.scenario, Ids::new(name));
     let target = stage.target(request, &record).await?;
+    let daemon = stage.daemon().and_then(Daemon::pid);
+    let before = (cpu_time(None), daemon.and_then(|pid| cpu_time(Some(pid))));
     let (began, pace) = send(&request.scenario, &record, Arc::clone(&target), step).await?;
+    let after = (cpu_time(None), daemon.and_then(|pid| cpu_time(Some(pid))));
+    let used = |before: Option<Duration>, after: Option<Duration>| Some(after?.saturating_sub(before?).as_secs_f64());
+    let available_s = began.instant.elapsed().as_secs_f64() * environment.cores as f64;
+    let cpu = used(before.0, after.0).map(|generator_s| Cpu { generator_s, daemon_s: used(before.1, after.1), available_s });
     step(Step::Note("looking at what the daemon says and what is in the store"));
     sleep(ECHOES).await;
     drop(target);
-    let queue_depth = stage.queue_depth().await?;
+    // From here on there is a result, whatever cannot be asked any more.
+    let mut troubles = Vec::new();
+    let queue_depth = or_trouble(&mut troubles, "the queue could not be looked at", stage.queue_depth().await).unwrap_or(0);
     let told = stages::ask(stage.base(), request, began.wall, request.scenario.warm_up).await;
-    let target = target_line(request, stage).await?;
-    let settled = stage.settle().await?;
-    let proof = prove(request, stage, &record).await?;
+    let settled = or_trouble(&mut troubles, "what decides could not be ended", stage.settle().await).unwrap_or_default();
+    let proof = or_trouble(&mut troubles, "nothing could be proved", prove(request, stage, name, &[&record]).await).flatten();
     let measured = measure(&request.scenario, &record, &pace);
     let environment = versions::versions(environment, stage, told.as_ref()).await;
     let around = Around {
@@ -93,19 +152,44 @@ async fn perform(request: &Request, stage: &mut Stage, name: &str, step: &mut im
         began,
         queue_depth,
         settled,
-        target,
+        troubles,
+        target: asked,
         stages: stages::merge(&record.stages(), told.as_ref(), &request.promise),
     };
-    let summary = summarise(request, &measured, proof, around);
+    let mut summary = summarise(&request.scenario, Turns { command: "run", rounds: 1 }, &measured, proof, around);
+    let heavy = cpu.as_ref().filter(|cpu| request.kind != Kind::Inproc && cpu.generator_s > cpu.available_s * GENERATOR_SHARE_MAX);
+    if let Some(cpu) = heavy {
+        let text = format!(
+            "the generator used {:.1} s of the {:.1} s of processor time that there were: it took part in what it measured",
+            cpu.generator_s, cpu.available_s
+        );
+        summary.warnings.push(Warning { code: "generator_took_the_cores".to_owned(), text });
+    }
+    summary.cpu = cpu;
     Ok(Seen { summary, measured })
+}
+
+/// What came of a step, or a note that it failed.
+pub(super) fn or_trouble<T>(troubles: &mut Vec<String>, what: &str, outcome: Result<T, Error>) -> Option<T> {
+    outcome.map_err(|error| troubles.push(format!("{what}: {error}"))).ok()
 }
 
 /// What is sent, and a clean sheet for what comes back.
 #[must_use]
 pub fn record(scenario: &Scenario, ids: Ids) -> Arc<Record> {
+    Arc::new(sheet(scenario, ids))
+}
+
+/// The same for an echo, whose answers are no decisions.
+#[must_use]
+pub fn echo_record(scenario: &Scenario, ids: Ids) -> Arc<Record> {
+    Arc::new(sheet(scenario, ids).of_an_echo())
+}
+
+fn sheet(scenario: &Scenario, ids: Ids) -> Record {
     let due = schedule::due_times(scenario);
     let traffic = Arc::new(Traffic::new(scenario, ids, due.len()));
-    Arc::new(Record::new(traffic, due, scenario.warm_up))
+    Record::new(traffic, due, scenario.warm_up)
 }
 
 /// Sends everything and shows how far it is.
@@ -138,12 +222,17 @@ fn millis(us: u64) -> String {
     format!("{}.{}", us / 1_000, us % 1_000 / 100)
 }
 
-async fn prove(request: &Request, stage: &Stage, record: &Record) -> Result<Option<Proof>, Error> {
+/// Holds the answers of all stretches of a run against the store, where that is wanted.
+///
+/// # Errors
+/// The store cannot be asked.
+pub(super) async fn prove(request: &Request, stage: &Stage, name: &str, records: &[&Record]) -> Result<Option<Proof>, Error> {
     if !request.prove {
         return Ok(None);
     }
     let owner = if stage.is_own() { Owner::Run } else { Owner::Everybody };
-    Ok(Some(proof::check(stage.store(), owner, &record.traffic().ids, record.answers()).await?))
+    let told: Vec<Told<'_>> = records.iter().map(|record| Told::of(record)).collect();
+    Ok(Some(proof::check(stage.store(), owner, name, &told).await?))
 }
 
 /// What is known beside the figures.
@@ -151,40 +240,68 @@ pub(super) struct Around {
     pub(super) environment: Environment,
     pub(super) began: Began,
     pub(super) queue_depth: u32,
-    pub(super) settled: bool,
+    pub(super) settled: Settled,
+    pub(super) troubles: Vec<String>,
     pub(super) target: TargetLine,
     pub(super) stages: stages::Merged,
 }
 
-pub(super) fn summarise(request: &Request, measured: &Measured, proof: Option<Proof>, around: Around) -> Summary {
-    let (response_time, scenario) = (Latency::whole(&measured.response), &request.scenario);
+/// How often a scenario was sent, and between what: only runs that agree have the same workload.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turns {
+    /// The subcommand.
+    pub(super) command: &'static str,
+    /// Stretches of load.
+    pub(super) rounds: u32,
+}
+
+/// A daemon that runs already knows best what it stands on.
+fn by_its_word(target: TargetLine, told: &Merged) -> TargetLine {
+    if target.spawned {
+        return target;
+    }
+    let Merged { store, durability, .. } = told.clone();
+    TargetLine { store: store.or(target.store), durability: durability.or(target.durability), ..target }
+}
+
+/// The result. `scenario` is what each turn sent, which is a part of the request's when there were several.
+pub(super) fn summarise(scenario: &Scenario, turns: Turns, measured: &Measured, proof: Option<Proof>, around: Around) -> Summary {
+    let response_time = Latency::whole(&measured.response);
+    let target = by_its_word(around.target, &around.stages);
     let debug_build = cfg!(debug_assertions);
-    let warnings = warning::warnings(&Circumstances {
+    let mut warnings = warning::warnings(&Circumstances {
         rate: &measured.rate,
+        requests: &measured.requests,
+        decisions: &measured.decisions,
         response: &response_time,
         arrival: scenario.arrival,
         environment: &around.environment,
         queue_depth: around.queue_depth,
         debug_build,
-        proved: proof.is_some(),
-        settled: around.settled,
+        proof: proof.as_ref(),
+        spawned: target.spawned,
+        funds: scenario.funds,
+        settled: around.settled.in_time,
     });
+    let matters = turns.command == "floor" || target.spawned && target.store.as_deref() == Some("sqlite");
+    if let Some(disk) = around.environment.disk.as_deref().filter(|disk| matters && in_memory(disk)) {
+        let text =
+            format!("the run's directory is on {disk}: nothing of a SQLite store or of a synced write reached a disk; use --scratch");
+        warnings.push(Warning { code: "not_on_a_disk".to_owned(), text });
+    }
     let measured_from = around.began.wall.0.saturating_add(i64::try_from(scenario.warm_up.as_micros()).unwrap_or(0));
     let mut summary = Summary {
         schema_version: SCHEMA_VERSION,
         verdict: String::new(),
         failures: Vec::new(),
+        troubles: around.troubles,
         started_at: jiff::Timestamp::from_microsecond(measured_from).map(|at| at.to_string()).unwrap_or_default(),
-        tool: Tool {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: option_env!("JITAUTH_COMMIT").map(str::to_owned),
-            build: if debug_build { "debug" } else { "release" }.to_owned(),
-        },
-        scenario: scenario_line(scenario, &around.target),
-        target: around.target,
+        tool: Tool::this(),
+        scenario: scenario_line(scenario, turns, &target),
+        target,
         environment: around.environment,
         rate: measured.rate.clone(),
+        cpu: None,
         requests: measured.requests.clone(),
         decisions: measured.decisions.clone(),
         reasons: measured.reasons.clone(),
@@ -197,11 +314,32 @@ pub(super) fn summarise(request: &Request, measured: &Measured, proof: Option<Pr
         ceiling: measured.ceiling.clone(),
         thresholds: Vec::new(),
         proof,
+        remains: around.settled.remains,
         warnings,
         floor: None,
     };
     judge(&mut summary, scenario);
     summary
+}
+
+/// A command line as a shell would take it, without the place of the program and without what must not be told.
+pub(super) fn command_line(arguments: impl Iterator<Item = String>) -> Option<String> {
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte));
+    let shown = |text: &str| if plain(text) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) };
+    let mut arguments = arguments.map(|text| without_password(&text));
+    let program = arguments.next()?.rsplit('/').next()?.to_owned();
+    Some(std::iter::once(program).chain(arguments).map(|text| shown(&text)).collect::<Vec<_>>().join(" "))
+}
+
+/// A URL in an argument may have a password, and so may that of a flag: `--url=http://user:password@host`.
+fn without_password(text: &str) -> String {
+    let (flag, value) = text.split_once('=').filter(|(flag, _)| flag.starts_with("--")).map_or(("", text), |(flag, value)| (flag, value));
+    let Some(mut url) = Url::parse(value).ok().filter(|url| url.password().is_some()) else { return text.to_owned() };
+    // Fails for URLs that cannot have a password only.
+    if url.set_password(Some("***")).is_err() {
+        return flag.to_owned();
+    }
+    if flag.is_empty() { url.to_string() } else { format!("{flag}={url}") }
 }
 
 /// Grades the thresholds and says what is wrong.
@@ -219,8 +357,9 @@ pub fn judge(summary: &mut Summary, scenario: &Scenario) {
     summary.verdict = if summary.passed() { "passed" } else { "failed" }.to_owned();
 }
 
-fn scenario_line(scenario: &Scenario, target: &TargetLine) -> ScenarioLine {
-    let workload = scenario.workload();
+fn scenario_line(scenario: &Scenario, turns: Turns, target: &TargetLine) -> ScenarioLine {
+    let mut workload = scenario.workload();
+    workload.extend([("command".to_owned(), turns.command.to_owned()), ("rounds".to_owned(), turns.rounds.to_string())]);
     let mut digest = Sha256::new();
     for (key, value) in &workload {
         digest.update(format!("{key}={value}\n"));
@@ -235,22 +374,32 @@ fn scenario_line(scenario: &Scenario, target: &TargetLine) -> ScenarioLine {
 }
 
 pub(super) async fn target_line(request: &Request, stage: &Stage) -> Result<TargetLine, Error> {
-    let known = request.prove || stage.is_own();
+    let own = stage.is_own();
     let durability = match stage.store() {
-        _ if !known => None,
-        Location::Sqlite(settings) => Some(Store::durability(&Sqlite::visit(settings).await?).await?),
+        _ if !stage.may_look() => None,
+        Location::Sqlite(settings) => {
+            let stated = Store::durability(&Sqlite::visit(settings).await?).await?;
+            let disk = settings.path.parent().and_then(file_system).filter(|disk| in_memory(disk));
+            Some(disk.map_or_else(|| stated.clone(), |disk| format!("{stated}, on {disk}: in memory, on no disk")))
+        }
         Location::Postgres(settings) => Some(Store::durability(&Postgres::connect(settings).await?).await?),
     };
     Ok(TargetLine {
         kind: request.kind.name().to_owned(),
-        spawned: stage.is_own(),
-        store: known.then(|| stage.store().name().to_owned()),
+        spawned: own,
+        store: stage.may_look().then(|| stage.store().name().to_owned()),
         durability,
         queue_type: stage.broker().map(|broker| format!("{:?}", broker.queue_type).to_lowercase()),
         profile: request.profile.clone(),
-        lanes: if request.kind == Kind::Inproc && stage.store().name() == "sqlite" { 1 } else { request.pipeline.lanes },
-        batch_max: request.pipeline.batch_max,
-        configuration: request.configuration.clone(),
+        // A daemon that runs already does not tell these.
+        lanes: match stage.store() {
+            _ if !own => 0,
+            Location::Sqlite(_) => 1,
+            Location::Postgres(_) => request.pipeline.lanes,
+        },
+        batch_max: if own { request.pipeline.batch_max } else { 0 },
+        configuration: if own { request.configuration.clone() } else { String::new() },
+        redis: own.then(|| "off".to_owned()),
     })
 }
 
@@ -276,6 +425,31 @@ mod tests {
         judge(&mut summary, &Scenario { grade, thresholds, ..Scenario::default() });
         assert_eq!(summary.failures, failures);
         assert_eq!(summary.verdict, if failures.is_empty() { "passed" } else { "failed" });
+    }
+
+    #[test]
+    fn another_command_or_number_of_rounds_is_another_workload() {
+        let (scenario, target) = (Scenario::default(), TargetLine::default());
+        let line = |command, rounds| scenario_line(&scenario, Turns { command, rounds }, &target);
+        assert_eq!(line("run", 1).workload["rounds"], "1");
+        let digests = [line("run", 1), line("floor", 1), line("floor", 3), line("run", 1)].map(|line| line.workload_digest);
+        assert_eq!(digests[0], digests[3]);
+        assert!(digests[0] != digests[1] && digests[1] != digests[2], "{digests:?}");
+    }
+
+    #[test]
+    fn a_command_line_can_be_given_again_and_tells_no_password() {
+        for (arguments, expected) in [
+            (vec!["/usr/bin/jitauth", "bench", "run", "smoke"], Some("jitauth bench run smoke")),
+            (vec!["jitauth", "--threshold", "p99<5ms", "it's"], Some("jitauth --threshold 'p99<5ms' 'it'\\''s'")),
+            (vec!["jitauth", ""], Some("jitauth ''")),
+            (vec!["jitauth", "--url", "http://me:secret@host:1/"], Some("jitauth --url 'http://me:***@host:1/'")),
+            (vec!["jitauth", "--url=http://me:secret@host:1/"], Some("jitauth '--url=http://me:***@host:1/'")),
+            (vec!["jitauth", "--url=http://host:1"], Some("jitauth --url=http://host:1")),
+            (vec![], None),
+        ] {
+            assert_eq!(command_line(arguments.into_iter().map(str::to_owned)).as_deref(), expected);
+        }
     }
 
     #[test]

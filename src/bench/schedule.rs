@@ -1,6 +1,6 @@
 //! When each request is due, worked out before the first is sent.
 
-use super::scenario::{Arrival, Scenario};
+use super::scenario::{Arrival, REQUESTS_MAX, Scenario};
 use rand::{SeedableRng, rngs::StdRng};
 use rand_distr::{Distribution, Exp1};
 use std::time::Duration;
@@ -32,11 +32,11 @@ impl Stretch {
 
 /// The moments at which requests are due, counted from the start of the warm-up. The same scenario makes the same schedule.
 ///
-/// In a closed loop there are none: all are due at once, and their number is the most that can be sent in the time.
+/// In a closed loop there are none: all are due at once, and there are more of them than can be answered in the time.
 #[must_use]
 pub fn due_times(scenario: &Scenario) -> Vec<Duration> {
     if scenario.arrival == Arrival::Closed {
-        return vec![Duration::ZERO; expected(scenario) as usize];
+        return vec![Duration::ZERO; supply(scenario)];
     }
     let mut rng = StdRng::seed_from_u64(scenario.seed ^ SCHEDULE);
     let mut times = Vec::with_capacity(expected(scenario) as usize + 16);
@@ -61,6 +61,15 @@ pub fn expected(scenario: &Scenario) -> f64 {
     stretches(scenario).iter().map(Stretch::requests).sum()
 }
 
+/// How many requests a closed loop may draw on. Should something be faster than this, the clock stops with the last of them.
+fn supply(scenario: &Scenario) -> usize {
+    let lasts = (scenario.warm_up + scenario.duration).as_secs_f64();
+    let most = (CLOSED_PER_S.max(f64::from(scenario.rate_per_s)) * lasts).min(REQUESTS_MAX as f64);
+    most.ceil() as usize
+}
+
+/// More decisions a second than a machine makes durable.
+pub const CLOSED_PER_S: f64 = 60_000.0;
 /// Sets the schedule's chance apart from the traffic's.
 const SCHEDULE: u64 = 0x5ced_01e0_u64;
 
@@ -146,8 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn in_a_closed_loop_everything_is_due_at_once() {
-        let times = due_times(&scenario(10, Arrival::Closed));
-        assert_eq!(times, vec![Duration::ZERO; 100]);
+    fn in_a_closed_loop_everything_is_due_at_once_and_there_is_more_than_enough() {
+        for (rate_per_s, seconds, requests) in [(10, 10, 600_000), (100_000, 10, 1_000_000), (10, 3_601, 4_000_000)] {
+            let duration = Duration::from_secs(seconds - 1);
+            let times = due_times(&Scenario { duration, ..scenario(rate_per_s, Arrival::Closed) });
+            assert_eq!((times.len(), times.iter().max()), (requests, Some(&Duration::ZERO)));
+        }
     }
 }

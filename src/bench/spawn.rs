@@ -9,10 +9,12 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    thread,
     time::{Duration, Instant},
 };
 use tokio::{
     process::{Child, Command},
+    sync::oneshot,
     time::timeout,
 };
 
@@ -100,24 +102,36 @@ impl Daemon {
         if status.success() { Ok(()) } else { Err(self.failed(&format!("`jitauth {subcommand}` ended with {status}"), 0)) }
     }
 
-    /// Starts it and waits until it is ready. Gives the address that it listens on for HTTP.
+    /// Starts it and waits until it is ready. It ends with this process, however that ends. Gives the address that it listens on for HTTP.
     ///
     /// # Errors
     /// [`SpawnError`], with the end of its log.
     pub async fn start(&mut self) -> Result<SocketAddr, SpawnError> {
+        self.start_as("serve --leashed", &address_when_ready).await
+    }
+
+    /// Starts the bench's echo in its place, which ends when we do, and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`SpawnError`], with the end of its log.
+    pub async fn start_echo(&mut self) -> Result<(), SpawnError> {
+        self.start_as("bench echo", &|line| (field(line, "event")?.as_str() == Some("ready")).then_some(())).await
+    }
+
+    async fn start_as<T>(&mut self, subcommand: &str, ready: &impl Fn(&Value) -> Option<T>) -> Result<T, SpawnError> {
         let began = Instant::now();
         let before = File::open(self.log()).and_then(|log| log.metadata()).map_or(0, |log| log.len());
-        let mut child = self.command("serve")?.spawn()?;
+        let mut child = self.command(subcommand)?.stdin(Stdio::piped()).spawn()?;
         loop {
             if let Some(status) = child.try_wait()? {
-                return Err(self.failed(&format!("`jitauth serve` ended with {status}"), before));
+                return Err(self.failed(&format!("`jitauth {subcommand}` ended with {status}"), before));
             }
-            if let Some(address) = logged(&self.log_from(before)?, &address_when_ready) {
+            if let Some(said) = logged(&self.log_from(before)?, ready) {
                 self.child = Some(child);
-                return Ok(address);
+                return Ok(said);
             }
             if began.elapsed() > READY_MAX {
-                return Err(self.failed(&format!("`jitauth serve` was not ready within {READY_MAX:?}"), before));
+                return Err(self.failed(&format!("`jitauth {subcommand}` was not ready within {READY_MAX:?}"), before));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -134,20 +148,25 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends it with SIGTERM and waits until it has drained. Says whether it ended well.
+    /// Ends it with SIGTERM and waits until it has drained. Says how it ended if not well, with the end of its log.
     ///
     /// # Errors
     /// It could not be signalled or waited for.
-    pub async fn stop(&mut self) -> Result<bool, SpawnError> {
-        let Some(mut child) = self.child.take() else { return Ok(true) };
+    pub async fn stop(&mut self) -> Result<Option<String>, SpawnError> {
+        let Some(mut child) = self.child.take() else { return Ok(None) };
         if let Some(id) = child.id() {
             Command::new("kill").args(["-TERM", &id.to_string()]).stderr(Stdio::null()).status().await?;
         }
+        // To wait closes it, and a daemon whose starter is gone does not drain: it ends at once.
+        let _leash = child.stdin.take();
         match timeout(DRAIN_MAX, child.wait()).await {
-            Ok(status) => Ok(status?.success()),
+            Ok(status) => {
+                let status = status?;
+                Ok((!status.success()).then(|| self.failed(&format!("`jitauth serve` ended with {status}"), 0).to_string()))
+            }
             Err(_) => {
                 child.kill().await?;
-                Ok(false)
+                Ok(Some(self.failed(&format!("`jitauth serve` had not ended {DRAIN_MAX:?} after SIGTERM"), 0).to_string()))
             }
         }
     }
@@ -172,7 +191,7 @@ impl Daemon {
         }
         command
             .args(&self.launch.arguments)
-            .arg(subcommand)
+            .args(subcommand.split(' '))
             .current_dir(&self.launch.directory)
             .env_remove("RUST_LOG")
             .env_remove("NOTIFY_SOCKET")
@@ -198,6 +217,18 @@ impl Daemon {
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  ");
         SpawnError::Daemon(format!("{what}. The end of its log:\n  {tail}"))
     }
+}
+
+/// Resolves when whoever started this process is gone, however it ended: it holds the other end of the standard input.
+#[must_use]
+pub fn leash() -> oneshot::Receiver<()> {
+    let (held, let_go) = oneshot::channel();
+    // A thread that the runtime does not wait for when it ends.
+    thread::spawn(move || {
+        drop(io::stdin().read(&mut [0]));
+        drop(held);
+    });
+    let_go
 }
 
 /// The first thing that `find` finds in the lines of a log.
@@ -250,6 +281,27 @@ mod tests {
         let error = Daemon::new(launch("/bin/ls", directory.path())).run("migrate").await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("`jitauth migrate` ended with") && text.contains("cannot access"), "{text}");
+    }
+
+    /// What is told of a daemon that does this when it is asked to end.
+    async fn ended(last: &str) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("jitauth");
+        let ready = r#"{"event":"ready","http":"127.0.0.1:1"}"#;
+        std::fs::write(&path, format!("#!/bin/sh\ntrap '{last}' TERM\necho '{ready}'\nwhile :; do sleep 0.05; done\n")).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut daemon = Daemon::new(launch(path.to_str().unwrap(), directory.path()));
+        daemon.start().await.unwrap();
+        daemon.stop().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_does_not_end_well_is_shown_with_its_log() {
+        assert_eq!(ended("exit 0").await, None);
+        // It still has its starter while it drains: nothing can be read, but there is no end either.
+        assert_eq!(ended("if timeout 0.3 cat; then exit 130; else exit 0; fi").await, None);
+        let told = ended("echo drained badly; exit 75").await.unwrap();
+        assert!(told.contains("`jitauth serve` ended with exit status: 75") && told.ends_with("drained badly"), "{told}");
     }
 
     #[test]

@@ -7,20 +7,26 @@
 //! |---|---|
 //! | `schema_version` | 1 |
 //! | `verdict`, `failures` | `passed` or `failed`, and why: a fault of correctness, or a threshold |
-//! | `tool` | version, commit and build of what measured |
+//! | `troubles` | what went wrong with the run itself: what could not be asked at its end, rounds that broke off |
+//! | `started_at` | when the measurement began |
+//! | `tool` | version, commit, build and command line of what measured |
 //! | `scenario` | name, question, every setting, and a digest of what decides the workload: only runs that agree can be compared |
 //! | `target` | what was asked, on which store, how durable, under which profile |
 //! | `environment` | [`Environment`] |
 //! | `rate` | offered, achieved, how late the generator was |
+//! | `cpu` | processor time that generator and daemon used |
 //! | `requests` | every request accounted for: `sent = answered + lost`, and no answer that nobody asked for |
-//! | `response_time` | from the intended moment of sending: a stall shows in all requests that came in it |
+//! | `decisions`, `reasons` | measured answers by decision, and declines by reason |
+//! | `response_time` | from the intended moment of sending: a stall shows in all requests that came in it; what was lost has none |
 //! | `service_time` | from the actual sending |
-//! | `stages` | the daemon's own spans, graded against the profile's promise |
+//! | `stages`, `promise` | the daemon's own spans, each graded against the profile's promise, and the verdict on all of them |
 //! | `seconds` | per second of the run: offered, answered, percentiles |
 //! | `heatmap` | answers per second and latency bucket |
 //! | `thresholds` | each with limit, value and whether it passed |
 //! | `proof` | what the store says afterwards |
+//! | `remains` | what was left in queues of the run's own, and how the daemon ended, if not well |
 //! | `warnings` | why the figures may not mean what they seem to |
+//! | `ceiling` | the highest rate that was kept up with, where the rate grew or was searched for, with the steps of the search |
 //! | `floor` | what the parts can do without us, measured in turn with the daemon |
 
 use super::{
@@ -50,6 +56,9 @@ pub struct Summary {
     pub verdict: String,
     /// Why it failed, a sentence each.
     pub failures: Vec<String>,
+    /// What went wrong with the run itself: what could not be asked at its end, rounds that broke off.
+    #[serde(default)]
+    pub troubles: Vec<String>,
     /// When the measurement began.
     pub started_at: String,
     /// What measured.
@@ -62,6 +71,8 @@ pub struct Summary {
     pub environment: Environment,
     /// How fast.
     pub rate: Rate,
+    /// Processor time, where it was looked at.
+    pub cpu: Option<Cpu>,
     /// What became of every request.
     pub requests: Requests,
     /// Answers, by decision.
@@ -86,6 +97,9 @@ pub struct Summary {
     pub thresholds: Vec<Graded>,
     /// What the store says; `None` when it was not looked at.
     pub proof: Option<Proof>,
+    /// What a daemon of the run's own left behind.
+    #[serde(default)]
+    pub remains: Remains,
     /// Why the figures may not mean what they seem to.
     pub warnings: Vec<Warning>,
     /// Floors, where they were measured.
@@ -103,6 +117,8 @@ pub struct Tool {
     pub commit: Option<String>,
     /// `release` or `debug`.
     pub build: String,
+    /// The command line, where a command was given.
+    pub command: Option<String>,
 }
 
 /// What was asked.
@@ -133,12 +149,15 @@ pub struct TargetLine {
     pub queue_type: Option<String>,
     /// The profile that it is graded against.
     pub profile: String,
-    /// Lanes and decisions in a commit, as configured.
+    /// Lanes; 0 when it is not known, as of a daemon that runs already.
     pub lanes: usize,
-    /// Decisions in one commit, at most.
+    /// Decisions in one commit, at most; 0 when it is not known.
     pub batch_max: usize,
-    /// Digest of the configuration.
+    /// Digest of the configuration; empty when it is not known.
     pub configuration: String,
+    /// `off`: what the run starts uses no Redis, whatever the profile says. `None` when it is not known.
+    #[serde(default)]
+    pub redis: Option<String>,
 }
 
 /// How fast it was.
@@ -156,6 +175,20 @@ pub struct Rate {
     pub lag: Latency,
     /// Requests that waited because too many were under way.
     pub held_back: u64,
+    /// Whether a closed loop had sent all there was before its time was up; it was measured until then.
+    #[serde(default)]
+    pub ran_out: bool,
+}
+
+/// Processor time from the first request to the last answer, warm-up included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Of the process that measures; in process, what decides is part of it.
+    pub generator_s: f64,
+    /// Of the daemon, where the run started it.
+    pub daemon_s: Option<f64>,
+    /// All that there was: cores times the time it took.
+    pub available_s: f64,
 }
 
 /// What became of every request.
@@ -177,6 +210,9 @@ pub struct Requests {
     pub retries: u64,
     /// Declines for reasons of ours: `system_unavailable`, `system_error`, `deadline_exceeded`.
     pub errors: u64,
+    /// Approvals that came when the requester had hung up. Later answers with the bytes of an earlier one do not count.
+    #[serde(default)]
+    pub late_approvals: u64,
     /// Second answers to an id with the same bytes.
     pub replays_identical: u64,
     /// With other bytes.
@@ -217,6 +253,9 @@ pub struct Stage {
     pub span: String,
     /// `answers` when each answer told it, `report` when the daemon was asked afterwards.
     pub source: String,
+    /// What time a report is about, from and to; answers are about the measured requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stretch: Option<(String, String)>,
     /// How long it took.
     pub latency: Latency,
     /// What the profile promises.
@@ -266,6 +305,72 @@ pub struct Ceiling {
     pub p99_bound_us: u64,
     /// Whether the bound was passed at all: if not, the ceiling is higher.
     pub reached: bool,
+    /// How it was searched for, where `bench ceiling` did. Then speeds in the summary are those of the step that was kept last, and
+    /// requests are those of all steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<CeilingSearch>,
+}
+
+/// The search for a ceiling, step by step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CeilingSearch {
+    /// Whether the rate was kept a second time.
+    pub confirmed: bool,
+    /// Whether requests left late at the next higher rate: then what decides may do more.
+    pub generator: bool,
+    /// [`CeilingSearch::confirmed`] of the broker's echo, where one is between.
+    pub echo_confirmed: Option<bool>,
+    /// [`CeilingSearch::generator`] of the broker's echo.
+    pub echo_generator: Option<bool>,
+    /// In the order they were taken: of the daemon and of the echo in turn.
+    pub steps: Vec<CeilingStep>,
+}
+
+/// A stretch at one rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CeilingStep {
+    /// `daemon` (or the pipeline in this process), or `echo`.
+    pub of: String,
+    /// Requests offered a second.
+    pub rate_per_s: u32,
+    /// Answers a second.
+    pub achieved_per_s: f64,
+    /// Median response time.
+    pub p50_us: u64,
+    /// 99th percentile of the response time.
+    pub p99_us: u64,
+    /// Of the service time: from the actual sending.
+    pub service_p99_us: u64,
+    /// Of how late requests were sent.
+    pub lag_p99_us: u64,
+    /// Requests without an answer.
+    pub lost: u64,
+    /// Declines for reasons of ours.
+    pub errors: u64,
+    /// Whether it was kept up with.
+    pub kept: bool,
+    /// Why not.
+    pub why: Option<String>,
+}
+
+impl CeilingStep {
+    /// The step in a line, for people.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let why = self.why.as_ref().map_or_else(|| "kept".to_owned(), |why| format!("not kept: {why}"));
+        let millis = |us: u64| format!("{}.{}", us / 1_000, us % 1_000 / 100);
+        format!("{} at {} a second: p50 {} ms, p99 {} ms, {why}", self.of, self.rate_per_s, millis(self.p50_us), millis(self.p99_us))
+    }
+}
+
+/// What a daemon of the run's own left behind. There should be nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Remains {
+    /// Messages by queue, where there are any: requests that nobody took, dead letters, answers that nobody asked for.
+    pub queues: BTreeMap<String, u64>,
+    /// How it ended, if not well, with the end of its log.
+    pub ended: Option<String>,
 }
 
 /// Why figures may not mean what they seem to.
@@ -288,6 +393,7 @@ impl Requests {
         self.unexpected += more.unexpected;
         self.retries += more.retries;
         self.errors += more.errors;
+        self.late_approvals += more.late_approvals;
         self.replays_identical += more.replays_identical;
         self.replays_differing += more.replays_differing;
         self.measured += more.measured;
@@ -371,13 +477,18 @@ impl Summary {
         .collect();
         if requests.answered == 0 {
             faults.push("nothing was answered".to_owned());
+        } else if requests.measured == 0 {
+            faults.push("nothing was answered after the warm-up, so that nothing was measured".to_owned());
         }
+        faults.extend(self.remains.queues.iter().map(|(queue, count)| format!("{count} messages were left in {queue}")));
+        faults.extend(self.remains.ended.clone());
         if let Some(proof) = &self.proof {
             if proof.decisions == 0 {
                 faults.push("the store has no decision of this run: it is not the store of this daemon".to_owned());
             }
             faults.extend(proof.faults().map(|(what, count)| format!("the store: {count} {what}")));
         }
+        faults.extend(self.troubles.iter().cloned());
         faults
     }
 }

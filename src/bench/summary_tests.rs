@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bench::record::histogram;
+use std::collections::BTreeSet;
 
 fn latency(p50: u64, p99: u64, p999: u64, max: u64, mean_us: f64) -> Latency {
     let percentiles = [("p50", p50), ("p75", p50), ("p90", p50), ("p95", p99), ("p99", p99), ("p99.9", p999), ("p99.99", max)];
@@ -20,7 +21,7 @@ fn latency(p50: u64, p99: u64, p999: u64, max: u64, mean_us: f64) -> Latency {
 fn stage(span: &str, p50: u64, p99: u64, p999: u64) -> Stage {
     let budget = Some(Budget { p50_us: 1_000, p95_us: 2_000, p99_us: 3_000 });
     let latency = Latency { curve: Vec::new(), ..latency(p50, p99, p999, p999, 400.0) };
-    Stage { span: span.to_owned(), source: "answers".to_owned(), latency, budget, verdict: Some(Verdict::Kept) }
+    Stage { span: span.to_owned(), source: "answers".to_owned(), stretch: None, latency, budget, verdict: Some(Verdict::Kept) }
 }
 
 /// A run of 200 answers, of which a few went wrong, with figures that are easy to tell apart.
@@ -29,9 +30,10 @@ pub(crate) fn example() -> Summary {
     Summary {
         schema_version: SCHEMA_VERSION,
         verdict: "failed".to_owned(),
+        troubles: Vec::new(),
         failures: vec!["1 requests had no answer".to_owned()],
         started_at: "2026-03-04T10:15:07.112Z".to_owned(),
-        tool: Tool { name: "jitauth".to_owned(), version: "0.1.0".to_owned(), commit: None, build: "release".to_owned() },
+        tool: Tool { name: "jitauth".to_owned(), version: "0.1.0".to_owned(), commit: None, build: "release".to_owned(), command: None },
         scenario: ScenarioLine {
             name: "steady".to_owned(),
             question: "How long?".to_owned(),
@@ -48,10 +50,21 @@ pub(crate) fn example() -> Summary {
             lanes: 2,
             batch_max: 64,
             configuration: "ba9876543210".to_owned(),
+            redis: Some("off".to_owned()),
         },
         environment: Environment { host: "bench-1".to_owned(), cpu: "A processor".to_owned(), cores: 2, ..Environment::default() },
         rate: Rate { offered_per_s: 100.0, achieved_per_s: 99.5, measured_s: 2.0, saturated: false, held_back: 0, ..Rate::default() },
-        requests: Requests { sent: 201, answered: 200, lost: 1, retries: 3, errors: 4, measured: 200, ..Requests::default() },
+        cpu: None,
+        requests: Requests {
+            sent: 201,
+            answered: 200,
+            lost: 1,
+            retries: 3,
+            errors: 4,
+            late_approvals: 5,
+            measured: 200,
+            ..Requests::default()
+        },
         decisions: counts(&[("approved", 150), ("partially_approved", 10), ("declined", 40)]),
         reasons: counts(&[("amount_limit", 36), ("deadline_exceeded", 2), ("system_unavailable", 2)]),
         response_time: latency(1_000, 9_000, 12_000, 20_000, 1_500.0),
@@ -77,7 +90,15 @@ pub(crate) fn example() -> Summary {
             unit: "us".to_owned(),
             passed: false,
         }],
-        proof: Some(Proof { decisions: 200, accounts: 10, holds: 160, counters: 30, ..Proof::default() }),
+        proof: Some(Proof {
+            decisions: 200,
+            accounts: 10,
+            holds: 160,
+            counters: 30,
+            approved: [("USD".to_owned(), 425_000)].into(),
+            ..Proof::default()
+        }),
+        remains: Remains::default(),
         warnings: vec![Warning { code: "debug_build".to_owned(), text: "a debug build was measured".to_owned() }],
         floor: None,
     }
@@ -94,35 +115,11 @@ fn what_is_written_is_read_again() {
 #[test]
 fn the_schema_has_the_fields_it_promises() {
     let json = serde_json::to_value(example()).unwrap();
-    let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
-    let documented = [
-        "ceiling",
-        "decisions",
-        "environment",
-        "failures",
-        "floor",
-        "heatmap",
-        "promise",
-        "proof",
-        "rate",
-        "reasons",
-        "requests",
-        "response_time",
-        "scenario",
-        "schema_version",
-        "seconds",
-        "service_time",
-        "stages",
-        "started_at",
-        "target",
-        "thresholds",
-        "tool",
-        "verdict",
-        "warnings",
-    ];
-    let mut sorted = keys.clone();
-    sorted.sort();
-    assert_eq!(sorted, documented);
+    let keys: BTreeSet<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    let rows = include_str!("summary.rs").lines().filter_map(|line| line.strip_prefix("//! | `")?.split_once(" |"));
+    // The first column may name several: `one`, `other`.
+    let documented: BTreeSet<&str> = rows.flat_map(|(names, _)| names.split(['`', ',', ' '])).filter(|name| !name.is_empty()).collect();
+    assert_eq!(keys, documented);
     for path in [
         "/response_time/percentiles_us/p99.9",
         "/response_time/curve/0/1",
@@ -157,16 +154,19 @@ fn a_distribution_is_told_by_figures_curve_and_histogram() {
 #[test]
 fn a_fault_of_any_kind_fails_the_run() {
     let mut sound = example();
-    sound.requests = Requests { sent: 200, answered: 200, ..Requests::default() };
+    sound.requests = Requests { sent: 200, answered: 200, measured: 100, ..Requests::default() };
     assert_eq!(sound.faults(), [""; 0]);
     type Plant = fn(&mut Summary);
-    let plants: [(&str, Plant); 8] = [
+    let plants: [(&str, Plant); 11] = [
         ("had no answer", |it| it.requests.lost = 1),
         ("more than one answer", |it| it.requests.duplicated = 1),
         ("not what was asked for", |it| it.requests.unexpected = 1),
         ("could not be sent", |it| it.requests.unsent = 1),
         ("nothing was answered", |it| it.requests.answered = 0),
+        ("nothing was measured", |it| it.requests.measured = 0),
         ("not the store of this daemon", |it| it.proof = Some(Proof::default())),
+        ("2 messages were left in q-dlq", |it| it.remains.queues = [("q-dlq".to_owned(), 2)].into()),
+        ("ended with 70", |it| it.remains.ended = Some("it ended with 70".to_owned())),
         ("missing in the journal", |it| it.proof.as_mut().unwrap().lost = 1),
         ("limits were passed", |it| it.proof.as_mut().unwrap().limits_passed = 1),
     ];

@@ -6,7 +6,9 @@
 //! | `service_time.p99` | as above | from the actual sending |
 //! | `commit.p99`, any span | as above | as the daemon measured it |
 //! | `lost` `duplicated` `unexpected` `unsent` `retries` | none | requests, of all that were sent |
-//! | `errors` `late` `declined` `approved` | none, or `%` of answers | system declines; those of them that are `deadline_exceeded`; … |
+//! | `late_approvals` | none | approvals that came when the requester had hung up, of all that were sent |
+//! | `errors` | none, or `%` of answers | system declines, of all that were sent |
+//! | `late` `declined` `approved` | none, or `%` of measured answers | those that are `deadline_exceeded`; declines; approvals; after the warm-up |
 //! | `achieved` `offered` `ceiling` | none | requests a second |
 
 use super::summary::{Latency, Summary};
@@ -84,6 +86,7 @@ enum Count {
     Retries,
     Errors,
     Late,
+    LateApprovals,
     Declined,
     Approved,
 }
@@ -112,7 +115,7 @@ const COMPARISONS: [(&str, Comparison); 5] = [
     (">", Comparison::Above),
 ];
 
-const COUNTS: [(&str, Count); 9] = [
+const COUNTS: [(&str, Count); 10] = [
     ("lost", Count::Lost),
     ("duplicated", Count::Duplicated),
     ("unexpected", Count::Unexpected),
@@ -120,6 +123,7 @@ const COUNTS: [(&str, Count); 9] = [
     ("retries", Count::Retries),
     ("errors", Count::Errors),
     ("late", Count::Late),
+    ("late_approvals", Count::LateApprovals),
     ("declined", Count::Declined),
     ("approved", Count::Approved),
 ];
@@ -222,8 +226,10 @@ impl Metric {
             }
             Self::Count(count) => Some(count.of(summary) as f64),
             Self::Share(count) => {
-                let answered = summary.requests.answered;
-                (answered > 0).then(|| count.of(summary) as f64 * 100.0 / answered as f64)
+                // Decisions and reasons are those of the measured answers.
+                let requests = &summary.requests;
+                let whole = if count == Count::Errors { requests.answered } else { requests.measured };
+                (whole > 0).then(|| count.of(summary) as f64 * 100.0 / whole as f64)
             }
             Self::Rate(Rate::Achieved) => Some(summary.rate.achieved_per_s),
             Self::Rate(Rate::Offered) => Some(summary.rate.offered_per_s),
@@ -243,6 +249,7 @@ impl Count {
             Self::Unsent => requests.unsent,
             Self::Retries => requests.retries,
             Self::Errors => requests.errors,
+            Self::LateApprovals => requests.late_approvals,
             Self::Late => summary.reasons.get("deadline_exceeded").copied().unwrap_or(0),
             Self::Declined => decided("declined"),
             Self::Approved => decided("approved") + decided("partially_approved"),
@@ -308,11 +315,18 @@ mod tests {
             ("errors<1%", 2.0, false),
             ("errors==4", 4.0, true),
             ("late<1%", 1.0, false),
+            ("late_approvals==0", 5.0, false),
             ("approved>50%", 80.0, true),
             ("achieved>=99.5", 99.5, true),
         ] {
             let graded = Threshold::parse(text).unwrap().grade(&summary);
             assert_eq!((graded.value, graded.passed), (Some(value), passed), "{text}");
+        }
+        // Half of the answers were in the warm-up: what was decided is told of the other half, errors of all.
+        let mut warm = summary.clone();
+        warm.requests.answered = 400;
+        for (text, value) in [("approved>0%", 80.0), ("declined>0%", 20.0), ("late>0%", 1.0), ("errors>0%", 1.0)] {
+            assert_eq!(Threshold::parse(text).unwrap().grade(&warm).value, Some(value), "{text}");
         }
         let nothing = Threshold::parse("user.p99<1ms").unwrap().grade(&summary);
         assert_eq!((nothing.value, nothing.passed), (None, false), "what was not measured does not pass");

@@ -2,9 +2,10 @@
 
 use super::scenario::{Mix, Scenario};
 use crate::{
-    domain::time::Timestamp,
+    codec::money,
+    domain::{money::Currency, reason::Reason, time::Timestamp},
     seed::{
-        TEST_CARDS, load,
+        Sample, TEST_CARDS, load,
         test_cards::{MerchantBody, RequestBody},
     },
 };
@@ -94,6 +95,31 @@ pub enum Kind {
     TestCard,
 }
 
+/// What is asked, as the request says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of a request")]
+pub struct Asked {
+    pub card: String,
+    pub user: String,
+    /// Decimal.
+    pub amount: String,
+    pub currency: &'static str,
+    /// The merchant's id.
+    pub merchant: String,
+    pub mcc: &'static str,
+    pub country: &'static str,
+    pub channel: &'static str,
+    pub partial_approval: bool,
+}
+
+impl Asked {
+    /// The amount in minor units.
+    #[must_use]
+    pub fn minor(&self) -> Option<i64> {
+        money::parse(&self.amount, Currency::from_code(self.currency)?).ok()
+    }
+}
+
 /// A body, with what the load's requests have beside those of the test cards.
 #[derive(Serialize)]
 struct Timed<'a> {
@@ -147,31 +173,66 @@ impl Ask {
         self.kind
     }
 
-    fn body(&self, id: &str, sent_at: Option<Timestamp>, deadline_ms: Option<u32>) -> Bytes {
-        let sent_at = sent_at.and_then(written);
-        let render = |body: RequestBody<'_>| {
-            // Strings and integers always have a JSON form; an empty body would be declined as malformed.
-            serde_json::to_vec(&Timed { body, sent_at: sent_at.as_deref(), deadline_ms }).unwrap_or_default().into()
-        };
+    /// Whether less would do.
+    #[must_use]
+    pub fn may_be_partial(&self) -> bool {
+        if self.kind == Kind::TestCard { TEST_CARDS[self.card as usize].sample.partial_approval } else { self.partial_approval }
+    }
+
+    /// What it says on the wire, but for id and time.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
         if self.kind == Kind::TestCard {
             let card = &TEST_CARDS[self.card as usize];
-            let (token, owner) = (card.token(), card.user_token());
-            return render(RequestBody::new(id, &token, &owner, &card.sample));
+            let Sample { amount, currency, merchant, mcc, country, channel, partial_approval, .. } = card.sample;
+            let (amount, merchant) = (amount.to_owned(), merchant.to_owned());
+            return Asked {
+                card: card.token(),
+                user: card.user_token(),
+                amount,
+                currency,
+                merchant,
+                mcc,
+                country,
+                channel,
+                partial_approval,
+            };
         }
         let number = u64::from(self.card);
-        let owner = load::user_token(load::place(number).user);
-        let token = if self.kind == Kind::UnknownCard { format!("crd_unknown_{number:07}") } else { load::card_token(number) };
-        let user = if self.kind == Kind::WrongUser { "usr_somebody_else" } else { &owner };
-        let merchant = format!("{:015}", self.merchant);
-        let amount = format!("{}.{:02}", self.cents / 100, self.cents % 100);
-        let mut body = RequestBody::new(id, &token, user, &TEST_CARDS[0].sample);
-        body.amount = &amount;
-        body.currency = if self.kind == Kind::WrongCurrency { "EUR" } else { "USD" };
-        body.merchant =
-            MerchantBody { id: &merchant, mcc: CATEGORIES[usize::from(self.category)].0, country: COUNTRIES[usize::from(self.country)].0 };
-        body.channel = CHANNELS[usize::from(self.channel)].0;
-        body.partial_approval = self.partial_approval;
-        render(body)
+        Asked {
+            card: if self.kind == Kind::UnknownCard { format!("crd_unknown_{number:07}") } else { load::card_token(number) },
+            user: if self.kind == Kind::WrongUser { "usr_somebody_else".to_owned() } else { load::user_token(load::place(number).user) },
+            amount: format!("{}.{:02}", self.cents / 100, self.cents % 100),
+            currency: if self.kind == Kind::WrongCurrency { "EUR" } else { "USD" },
+            merchant: format!("{:015}", self.merchant),
+            mcc: CATEGORIES[usize::from(self.category)].0,
+            country: COUNTRIES[usize::from(self.country)].0,
+            channel: CHANNELS[usize::from(self.channel)].0,
+            partial_approval: self.partial_approval,
+        }
+    }
+
+    /// Why it is declined whatever the money is: known of some kinds, without a look into the store.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Reason> {
+        match self.kind {
+            Kind::UnknownCard => Some(Reason::CardNotFound),
+            Kind::TestCard => {
+                // From the limit of a transaction on it depends on what limits and accounts have.
+                TEST_CARDS[self.card as usize].sample.reason.filter(|reason| *reason < Reason::TransactionLimit)
+            }
+            Kind::Plain | Kind::WrongUser | Kind::WrongCurrency => None,
+        }
+    }
+
+    fn body(&self, id: &str, sent_at: Option<Timestamp>, deadline_ms: Option<u32>) -> Bytes {
+        let (asked, sent_at) = (self.asked(), sent_at.and_then(written));
+        let mut body = RequestBody::new(id, &asked.card, &asked.user, &TEST_CARDS[0].sample);
+        (body.amount, body.currency, body.channel) = (&asked.amount, asked.currency, asked.channel);
+        body.merchant = MerchantBody { id: &asked.merchant, mcc: asked.mcc, country: asked.country };
+        body.partial_approval = asked.partial_approval;
+        // Strings and integers always have a JSON form; an empty body would be declined as malformed.
+        serde_json::to_vec(&Timed { body, sent_at: sent_at.as_deref(), deadline_ms }).unwrap_or_default().into()
     }
 }
 
@@ -188,6 +249,8 @@ struct Shoppers {
     mix: Mix,
 }
 
+/// How far apart cards of neighbouring ranks are.
+const STRIDES: [u64; 2] = [7_919, 7_907];
 /// Merchant categories with their share of the traffic in percent.
 const CATEGORIES: &[(&str, u32)] =
     &[("5411", 26), ("5812", 20), ("5814", 14), ("5541", 12), ("5999", 10), ("4121", 8), ("5732", 5), ("7011", 3), ("7995", 2)];
@@ -236,7 +299,10 @@ impl Shoppers {
     /// The card with this popularity. Ranks are spread over the numbers, so that neither kind of program has all the busy cards.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank is a whole number from 1 to the number of cards")]
     fn number(&self, rank: f64) -> u64 {
-        (rank as u64).wrapping_mul(7_919) % self.cards + 1
+        // Both are prime, and their product is above any number of cards: one of them shares no divisor with it, so that no two ranks
+        // have the same card.
+        let stride = if self.cards.is_multiple_of(STRIDES[0]) { STRIDES[1] } else { STRIDES[0] };
+        (rank as u64).wrapping_mul(stride) % self.cards + 1
     }
 }
 

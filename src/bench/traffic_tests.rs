@@ -72,6 +72,16 @@ fn replays_go_back_as_far_as_they_have_to() {
 }
 
 #[test]
+fn every_rank_has_a_card_of_its_own() {
+    for cards in [1, 2, 100, 7_907, 7_919, 15_838, 10_000] {
+        let shoppers = Shoppers::new(&Scenario { cards, ..Scenario::default() });
+        let numbers: std::collections::BTreeSet<u64> = (1..=cards).map(|rank| shoppers.number(rank as f64)).collect();
+        assert_eq!((numbers.len() as u64, numbers.first(), numbers.last()), (cards, Some(&1), Some(&cards)));
+    }
+    assert!(STRIDES[0] * STRIDES[1] > crate::seed::ids::CARDS_MAX);
+}
+
+#[test]
 fn zipf_makes_few_cards_busy_and_zero_makes_all_alike() {
     for (exponent, least, most) in [(0.0, 0, 3), (0.6, 10, 30), (1.1, 50, 100)] {
         let traffic = traffic(&Scenario { zipf_exponent: exponent, ..scenario(Mix::default()) }, 50_000);

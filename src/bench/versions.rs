@@ -1,6 +1,6 @@
 //! What ran: versions of the daemon, the store and the broker.
 
-use super::{environment::Environment, scratch::Location, stage::Stage};
+use super::{environment::Environment, scratch::Location, stage::Stage, summary::Tool};
 use crate::{ledger::postgres::Postgres, telemetry::report::Report};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::time::Duration;
@@ -20,9 +20,26 @@ const VERSION_FIELD: &[u8] = b"\x07versionS";
 /// Longer than any greeting.
 const GREETING_BYTES_MAX: usize = 8 * 1024;
 
+impl Tool {
+    /// This program.
+    #[must_use]
+    pub fn this() -> Self {
+        Self {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: crate::COMMIT.map(str::to_owned),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
+            command: super::run::command_line(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned())),
+        }
+    }
+}
+
 /// Adds what ran to where it ran. What does not tell its version stays unknown.
 pub async fn versions(environment: Environment, stage: &Stage, told: Option<&Report>) -> Environment {
     let store = match stage.store() {
+        _ if !stage.may_look() => None,
+        // The library is a part of the daemon: that of one that runs already may be another.
+        Location::Sqlite(_) if !stage.is_own() => None,
         Location::Sqlite(_) => sqlite_version().await.ok(),
         Location::Postgres(settings) => Postgres::connect(settings).await.ok().map(|store| {
             let version = store.server_version();

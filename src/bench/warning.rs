@@ -2,15 +2,21 @@
 
 use super::{
     environment::Environment,
-    scenario::Arrival,
-    summary::{Latency, Rate, Warning},
+    proof::Proof,
+    scenario::{Arrival, Funds},
+    summary::{Latency, Rate, Requests, Warning},
 };
+use std::collections::BTreeMap;
 
 /// What warnings are made of.
 #[derive(Clone, Debug)]
 pub struct Circumstances<'a> {
     /// How fast it was.
     pub rate: &'a Rate,
+    /// What became of every request.
+    pub requests: &'a Requests,
+    /// Answers, by decision.
+    pub decisions: &'a BTreeMap<String, u64>,
     /// Response times.
     pub response: &'a Latency,
     /// How requests followed each other.
@@ -21,8 +27,12 @@ pub struct Circumstances<'a> {
     pub queue_depth: u32,
     /// Whether what measured was built for debugging.
     pub debug_build: bool,
-    /// Whether the store was looked at.
-    pub proved: bool,
+    /// What the store says; `None` when it was not looked at.
+    pub proof: Option<&'a Proof>,
+    /// Whether the run started what decides.
+    pub spawned: bool,
+    /// How much money the scenario asks for.
+    pub funds: Funds,
     /// Whether what decides ended well.
     pub settled: bool,
 }
@@ -30,7 +40,7 @@ pub struct Circumstances<'a> {
 /// Lag above which the generator counts as late, microseconds: as much as the answers take.
 const LAG_MAX_US: u64 = 1_000;
 /// Samples above a percentile below which it says little.
-const SAMPLES_MIN: u64 = 100;
+pub(super) const SAMPLES_MIN: u64 = 100;
 
 /// All that apply.
 #[must_use]
@@ -43,11 +53,19 @@ pub fn warnings(it: &Circumstances<'_>) -> Vec<Warning> {
     };
     let (rate, lag) = (it.rate, it.rate.lag.percentile("p99"));
     warn(
-        rate.held_back > 0 || (lag > LAG_MAX_US && it.arrival != Arrival::Closed),
+        rate.held_back == 0 && lag > LAG_MAX_US && it.arrival != Arrival::Closed,
         "generator_fell_behind",
         format!(
-            "the generator fell behind: 1 % of the requests went out more than {lag} µs late and {} were held back; response times \
-             include that, so read them as an overload of this machine",
+            "the generator fell behind: 1 % of the requests went out more than {lag} µs late; response times include that, so read \
+             them as an overload of this machine"
+        ),
+    );
+    warn(
+        rate.held_back > 0,
+        "in_flight_full",
+        format!(
+            "{} requests were held back because as many were under way as may be: answers came too slowly, and response times include \
+             the wait",
             rate.held_back
         ),
     );
@@ -64,6 +82,24 @@ pub fn warnings(it: &Circumstances<'_>) -> Vec<Warning> {
         "closed_loop",
         "the loop was closed: whoever waits sends nothing, so that a stall hides behind the requests it holds up".to_owned(),
     );
+    warn(
+        rate.ran_out,
+        "ran_out_of_requests",
+        format!("the closed loop had sent all its requests after {} s and was measured until then: raise --rate", rate.measured_s),
+    );
+    let late = it.requests.late_approvals;
+    warn(
+        late > 0,
+        "late_approvals",
+        format!("{late} approvals came when the requester had hung up: their money is held until somebody settles it"),
+    );
+    let declined = it.decisions.get("declined").copied().unwrap_or(0);
+    let decided: u64 = it.decisions.values().sum();
+    warn(
+        declined * 2 > decided,
+        "mostly_declined",
+        format!("{declined} of {decided} measured answers are declines, which cost less than approvals: see the reasons"),
+    );
     warn(it.queue_depth > 0, "queue_not_empty", format!("{} requests were left in the queue at the end", it.queue_depth));
     let few = |(_, quantile): &&(&str, f64)| (it.response.count as f64 * (1.0 - quantile)) < SAMPLES_MIN as f64;
     let first = Latency::PERCENTILES.iter().find(few);
@@ -79,7 +115,14 @@ pub fn warnings(it: &Circumstances<'_>) -> Vec<Warning> {
     warn(it.debug_build, "debug_build", "a debug build was measured: build with --release".to_owned());
     let (load, cores) = (it.environment.load_before.unwrap_or(0.0), it.environment.cores);
     warn(load > cores as f64 * 0.5, "machine_busy", format!("the machine was busy before the run: load {load} on {cores} cores"));
-    warn(!it.proved, "not_proved", "the store was not looked at: nothing is proved about balances and limits".to_owned());
+    warn(
+        !it.spawned && it.funds == Funds::Plenty,
+        "funds_not_applied",
+        "the store was used as it is: money and limits may have run out, though the scenario asks for plenty".to_owned(),
+    );
+    let holds = it.proof.map_or(0, |proof| proof.holds);
+    warn(!it.spawned && holds > 0, "holds_remain", format!("{holds} holds of this run stay in the store, and so do its decisions"));
+    warn(it.proof.is_none(), "not_proved", "the store was not looked at: nothing is proved about balances and limits".to_owned());
     warn(!it.settled, "not_settled", "what decides did not end in time: the store may have been looked at too early".to_owned());
     warnings
 }
@@ -87,8 +130,6 @@ pub fn warnings(it: &Circumstances<'_>) -> Vec<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-
     fn check(
         change: impl FnOnce(&mut Rate, &mut Latency, &mut Environment),
         adapt: impl FnOnce(&mut Circumstances<'_>),
@@ -99,14 +140,19 @@ mod tests {
         let mut response = Latency { count: 2_000_000, ..Latency::default() };
         let mut environment = Environment { cores: 2, load_before: Some(0.5), ..Environment::default() };
         change(&mut rate, &mut response, &mut environment);
+        let (requests, decisions, proof) = (Requests::default(), BTreeMap::new(), Proof { holds: 7, ..Proof::default() });
         let mut it = Circumstances {
             rate: &rate,
+            requests: &requests,
+            decisions: &decisions,
             response: &response,
             arrival: Arrival::Poisson,
             environment: &environment,
             queue_depth: 0,
             debug_build: false,
-            proved: true,
+            proof: Some(&proof),
+            spawned: true,
+            funds: Funds::Plenty,
             settled: true,
         };
         adapt(&mut it);
@@ -124,29 +170,65 @@ mod tests {
         check(|_, _, _| (), |_| (), &[]);
         check(lag(1_001), |_| (), &["generator_fell_behind"]);
         check(lag(1_000), |_| (), &[]);
-        check(|rate, _, _| rate.held_back = 1, |_| (), &["generator_fell_behind"]);
+        check(|rate, _, _| rate.held_back = 1, |_| (), &["in_flight_full"]);
         check(|rate, _, _| rate.saturated = true, |_| (), &["saturated"]);
         check(lag(9_000), |it| it.arrival = Arrival::Closed, &["closed_loop"]);
+        check(|rate, _, _| rate.ran_out = true, |_| (), &["ran_out_of_requests"]);
         check(|_, _, _| (), |it| it.queue_depth = 3, &["queue_not_empty"]);
         check(|_, response, _| response.count = 100_000, |_| (), &["few_samples"]);
         check(|_, _, _| (), |it| it.debug_build = true, &["debug_build"]);
         check(|_, _, environment| environment.load_before = Some(1.5), |_| (), &["machine_busy"]);
-        check(|_, _, _| (), |it| it.proved = false, &["not_proved"]);
+        check(|_, _, _| (), |it| it.proof = None, &["not_proved"]);
         check(|_, _, _| (), |it| it.settled = false, &["not_settled"]);
+        check(|_, _, _| (), |it| it.spawned = false, &["funds_not_applied", "holds_remain"]);
+        check(|_, _, _| (), |it| (it.spawned, it.funds) = (false, Funds::AsSeeded), &["holds_remain"]);
+    }
+
+    #[test]
+    fn answers_that_are_late_or_mostly_declines_have_theirs() {
+        let (rate, response, environment) = (Rate::default(), Latency { count: 2_000_000, ..Latency::default() }, Environment::default());
+        for (late_approvals, approved, declined, expected) in
+            [(0, 51, 51, [].as_slice()), (0, 50, 51, &["mostly_declined"]), (1, 1, 0, &["late_approvals"])]
+        {
+            let requests = Requests { late_approvals, ..Requests::default() };
+            let proof = Proof::default();
+            let decisions = BTreeMap::from([("approved".to_owned(), approved), ("declined".to_owned(), declined)]);
+            let it = Circumstances {
+                rate: &rate,
+                requests: &requests,
+                decisions: &decisions,
+                response: &response,
+                arrival: Arrival::Poisson,
+                environment: &environment,
+                queue_depth: 0,
+                debug_build: false,
+                proof: Some(&proof),
+                spawned: true,
+                funds: Funds::Plenty,
+                settled: true,
+            };
+            let found = warnings(&it);
+            assert_eq!(found.iter().map(|warning| warning.code.as_str()).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]
     fn the_first_percentile_with_too_few_samples_is_named() {
         for (count, name) in [(150, "p50"), (9_999, "p99"), (99_999, "p99.9"), (999_999, "p99.99")] {
             let (rate, response, environment) = (Rate::default(), Latency { count, ..Latency::default() }, Environment::default());
+            let (requests, decisions, proof) = (Requests::default(), BTreeMap::new(), Proof { holds: 7, ..Proof::default() });
             let it = Circumstances {
                 rate: &rate,
+                requests: &requests,
+                decisions: &decisions,
                 response: &response,
                 arrival: Arrival::Poisson,
                 environment: &environment,
                 queue_depth: 0,
                 debug_build: false,
-                proved: true,
+                proof: Some(&proof),
+                spawned: true,
+                funds: Funds::Plenty,
                 settled: true,
             };
             let text = warnings(&it).pop().map(|warning| warning.text).unwrap_or_default();

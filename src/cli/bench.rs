@@ -1,5 +1,9 @@
 //! `jitauth bench`: load, measured and proved.
 
+mod ceiling;
+mod compare;
+mod figures;
+
 use super::{Error, Exit, progress::Progress, say, write_out};
 use crate::{
     bench::{
@@ -7,6 +11,7 @@ use crate::{
         scenario::{BUILT_IN, Flag, Scenario},
         scratch::Location,
         spawn::Launch,
+        summary::Summary,
         threshold::Threshold,
     },
     config::{Config, StoreKind},
@@ -26,8 +31,17 @@ pub(super) enum BenchCommand {
     Run(RunArgs),
     /// Measure what the parts can do without us, in turn with the daemon
     Floor(FloorArgs),
+    /// Search for the highest rate that keeps the 99th percentile under the scenario's bound, with nothing lost
+    Ceiling(ceiling::CeilingArgs),
+    /// Hold the results of two states of the program against each other; exit 98 when a figure became worse
+    Compare(compare::CompareArgs),
+    /// Measure every figure that has to be reached, and write the table of README
+    Figures(figures::FiguresArgs),
     /// The scenarios that are built in
     List,
+    /// Answer every request without deciding it: what `bench floor` measures the broker by
+    #[command(hide = true)]
+    Echo,
 }
 
 /// What `jitauth bench run` takes. Flags win over the scenario.
@@ -42,7 +56,8 @@ pub(super) struct RunArgs {
     /// Store of the daemon that is started [default: that of the configuration]
     #[arg(long, value_name = "STORE")]
     store: Option<StoreName>,
-    /// Ask the daemon that runs by this configuration instead of starting one; its store must have the cards (jitauth seed)
+    /// Ask the daemon that runs by this configuration instead of starting one; its store must have the cards (jitauth seed). The load
+    /// spends their money for good: holds and decisions stay in that store
     #[arg(long)]
     running: bool,
     /// Ask the daemon that listens here, as in http://127.0.0.1:8080; implies --running
@@ -51,6 +66,10 @@ pub(super) struct RunArgs {
     /// File with the running daemon's bearer token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Directory on the disk that is measured, for the run's SQLite file and log [default: that of sqlite.path, or the system's for
+    /// temporary files]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
     /// Do not look into the store afterwards
     #[arg(long)]
     no_proof: bool,
@@ -90,9 +109,12 @@ pub(super) struct RunArgs {
     /// What must be true of the result, as in 'p99<25ms'; may be given again. Broken: exit code 99
     #[arg(long = "threshold", value_name = "BOUND")]
     thresholds: Vec<String>,
-    /// Directory for summary.json, report.md, latency.hgrm and intervals.hlog
+    /// Directory for report.html, report.md, summary.json, latency.hgrm and intervals.hlog
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// summary.json of the run that report.html shows beside this one [default: that in the directory, of the same workload]
+    #[arg(long, value_name = "FILE", requires = "out", value_parser = previous)]
+    previous: Option<Box<Summary>>,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
@@ -126,6 +148,11 @@ enum StoreName {
     Postgres,
 }
 
+/// Reads a result while the command line is read: one that is not there should not be told of after the run.
+fn previous(path: &str) -> Result<Box<Summary>, String> {
+    output::read(Path::new(path)).map(Box::new).map_err(|error| error.to_string())
+}
+
 /// How the daemon of a run is started: with the profile and the file that this command was given.
 pub(super) struct Invocation {
     /// This program.
@@ -141,6 +168,22 @@ pub(super) struct Invocation {
 pub(super) async fn run(command: BenchCommand, config: &Config, invocation: Invocation) -> Result<(), Error> {
     match command {
         BenchCommand::List => list(),
+        BenchCommand::Ceiling(args) => {
+            let request = request(&args.run, config, invocation)?;
+            ceiling::searchable(&request.scenario, request.running.is_some())?;
+            let mut shown = Shown::default();
+            let seen = bench::ceiling::run(&request, args.settings(), |step| shown.step(step)).await?;
+            finish(&args.run, &seen)
+        }
+        BenchCommand::Figures(args) => figures::run(&args, config, invocation).await,
+        BenchCommand::Compare(args) => compare::run(&args),
+        BenchCommand::Echo => {
+            let broker = config.broker.as_ref().ok_or(bench::Error::NoBroker)?;
+            let echo = floor::echo::Echo::start(broker).await.map_err(bench::Error::from)?;
+            say(r#"{"event":"ready"}"#)?;
+            echo.run().await;
+            Ok(())
+        }
         BenchCommand::Run(args) => {
             let request = request(&args, config, invocation)?;
             let mut shown = Shown::default();
@@ -166,19 +209,25 @@ fn list() -> Result<(), Error> {
 }
 
 fn request(args: &RunArgs, config: &Config, invocation: Invocation) -> Result<Request, Error> {
-    let store = match (args.store, config.store) {
-        (Some(StoreName::Sqlite), _) | (None, StoreKind::Sqlite) => Location::Sqlite(config.sqlite.clone()),
-        (Some(StoreName::Postgres), _) | (None, StoreKind::Postgres) => Location::Postgres(config.postgres.clone()),
-    };
     let kind = match args.target {
         TargetName::Http => Kind::Http,
         TargetName::Amqp => Kind::Amqp,
         TargetName::Inproc => Kind::Inproc,
     };
+    let asked = asked(scenario(args)?, kind, args.store, config, invocation)?;
+    Ok(Request { running: running(args, kind, config)?, prove: !args.no_proof, scratch: args.scratch.clone(), ..asked })
+}
+
+/// A request to a daemon of its own, as the configuration says.
+fn asked(scenario: Scenario, kind: Kind, store: Option<StoreName>, config: &Config, invocation: Invocation) -> Result<Request, Error> {
+    let store = match (store, config.store) {
+        (Some(StoreName::Sqlite), _) | (None, StoreKind::Sqlite) => Location::Sqlite(config.sqlite.clone()),
+        (Some(StoreName::Postgres), _) | (None, StoreKind::Postgres) => Location::Postgres(config.postgres.clone()),
+    };
     Ok(Request {
-        scenario: scenario(args)?,
+        scenario,
         kind,
-        running: running(args, kind, config)?,
+        running: None,
         store,
         broker: config.broker.clone(),
         pipeline: config.pipeline,
@@ -189,7 +238,8 @@ fn request(args: &RunArgs, config: &Config, invocation: Invocation) -> Result<Re
         configuration: config.fingerprint().to_owned(),
         token: None,
         launch: launch(invocation)?,
-        prove: !args.no_proof,
+        prove: true,
+        scratch: None,
     })
 }
 
@@ -268,15 +318,17 @@ fn finish(args: &RunArgs, seen: &Seen) -> Result<(), Error> {
     } else {
         print::summary(&mut text, &seen.summary).map_err(Error::bug)?;
     }
-    write_out(&text)?;
-    if let Some(directory) = &args.out {
-        output::write(directory, seen).map_err(|error| {
+    // The files first: nothing that happens to the terminal may take them along.
+    let written = args.out.as_ref().map(|directory| {
+        output::write(directory, seen, args.previous.as_deref()).map_err(|error| {
             let what = format!("the result cannot be written to {}: {error}", directory.display());
             Error::new(Exit::Failed, what, "give a directory that can be written to with --out")
-        })?;
-        if !args.json {
-            say(&format!("Written to {}: summary.json, report.md, latency.hgrm, intervals.hlog", directory.display()))?;
-        }
+        })
+    });
+    write_out(&text)?;
+    written.transpose()?;
+    if let (Some(directory), false) = (&args.out, args.json) {
+        say(&format!("Written to {}: report.html, report.md, summary.json, latency.hgrm, intervals.hlog", directory.display()))?;
     }
     let summary = &seen.summary;
     if summary.passed() {
@@ -332,18 +384,23 @@ impl From<bench::Error> for Error {
             Bench::Store(error) | Bench::Scratch(ScratchError::Store(error)) => return error.into(),
             Bench::Scratch(ScratchError::Topology(error)) => return error.into(),
             Bench::Scratch(ScratchError::Seed(error)) => return error.into(),
+            Bench::Cold => "leave out --running and --url, so that a daemon is started, or take another scenario",
             Bench::NoBroker => "choose a profile with a broker, as in: jitauth --profile services bench run steady --target amqp",
             Bench::Broker(_) | Bench::Scratch(ScratchError::Broker(_)) => {
                 "see that RabbitMQ runs where JITAUTH_BROKER__URL says, and try again"
             }
             Bench::Scratch(ScratchError::Address) => "set JITAUTH_POSTGRES__URL or JITAUTH_POSTGRES__URL_FILE",
+            Bench::Scratch(ScratchError::Taken(_) | ScratchError::Unmade) => "run it again: each run has a name of its own",
             Bench::Scratch(ScratchError::Sql(_)) => "see that the user of JITAUTH_POSTGRES__URL may create and drop databases",
             Bench::Proof(_) => "point the configuration at the store of the daemon that was asked, or add --no-proof",
             Bench::Interrupted => "run it again; what it had made is taken away",
-            Bench::Io(_) | Bench::Spawn(_) | Bench::Url(_) | Bench::Floor(_) => "mend that and run it again",
+            Bench::Left { .. } => "take away what is left, as with dropdb and rabbitmqctl delete_queue: it has the name of the run",
+            Bench::Io(_) | Bench::Spawn(_) | Bench::Url(_) | Bench::Floor(_) | Bench::Ceiling(_) => "mend that and run it again",
         };
-        let exit = match error {
+        let why = if let Bench::Left { error, .. } = &error { error } else { &error };
+        let exit = match why {
             Bench::NoBroker => Exit::Misconfigured,
+            Bench::Cold => Exit::BadFlagValue,
             Bench::Broker(_) | Bench::Scratch(ScratchError::Broker(_)) => Exit::Unavailable,
             Bench::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,

@@ -30,6 +30,8 @@ pub enum Exit {
     Refused = 77,
     /// Configuration, topology or schema are wrong. Trying again will not help.
     Misconfigured = 78,
+    /// A benchmark's figure is worse than it was, by more than is tolerated.
+    Regression = 98,
     /// A promise of the profile, or a benchmark's threshold, was broken.
     PromiseBroken = 99,
     /// Interrupted a second time, while draining.

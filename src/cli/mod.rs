@@ -82,7 +82,11 @@ enum LogFormat {
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Run the daemon
-    Serve,
+    Serve {
+        /// Drain when the standard input ends: whoever started this is gone
+        #[arg(long, hide = true)]
+        leashed: bool,
+    },
     /// See the whole thing work, with nothing installed
     Demo(demo::DemoArgs),
     /// Load, measured and proved
@@ -167,7 +171,7 @@ impl Cli {
     /// How this command logs.
     #[must_use]
     pub fn speaker(&self) -> Speaker {
-        if matches!(self.command, Command::Serve) { Speaker::Daemon } else { Speaker::Command }
+        if matches!(self.command, Command::Serve { .. }) { Speaker::Daemon } else { Speaker::Command }
     }
 
     /// Runs the command.
@@ -176,7 +180,7 @@ impl Cli {
     /// What went wrong, and what to do next.
     pub async fn run(self, config: Config) -> Result<(), Error> {
         match self.command {
-            Command::Serve => serve::run(config).await,
+            Command::Serve { leashed } => serve::run(config, leashed).await,
             Command::Demo(args) => demo(&args).await,
             Command::Bench(command) => {
                 let environment = ours(std::env::vars_os())?;

@@ -3,6 +3,7 @@
 use super::{Error, Exit};
 use crate::{
     app::{self, AppError},
+    bench::spawn::leash,
     config::Config,
 };
 use std::{future::Future, io, pin::pin};
@@ -12,10 +13,12 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Runs until SIGTERM or SIGINT starts a drain and the drain has ended. A second signal ends at once.
-pub(super) async fn run(config: Config) -> Result<(), Error> {
+/// Runs until SIGTERM or SIGINT starts a drain and the drain has ended. A second signal ends at once. On a leash, the end of the standard
+/// input counts as a signal.
+pub(super) async fn run(config: Config, leashed: bool) -> Result<(), Error> {
     // Before anything else, so that no signal is missed.
-    let mut signals = Signals::listen().map_err(|error| Error::bug(format!("signals cannot be listened to: {error}")))?;
+    let mut signals =
+        Signals::listen(leashed.then(leash)).map_err(|error| Error::bug(format!("signals cannot be listened to: {error}")))?;
     tracing::info!(
         event = "starting",
         version = env!("CARGO_PKG_VERSION"),
@@ -57,11 +60,12 @@ async fn supervise(
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    leash: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn listen(leash: Option<oneshot::Receiver<()>>) -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, leash })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -69,8 +73,18 @@ impl Signals {
             biased;
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            () = let_go(&mut self.leash) => "the end of the process that started this",
         }
     }
+}
+
+/// Resolves once, when the leash is let go.
+async fn let_go(leash: &mut Option<oneshot::Receiver<()>>) {
+    match leash {
+        Some(held) => drop(held.await),
+        None => std::future::pending().await,
+    }
+    *leash = None;
 }
 
 #[cfg(test)]

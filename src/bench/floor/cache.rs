@@ -2,7 +2,10 @@
 #![expect(clippy::disallowed_methods, reason = "a server is measured on the real clock")]
 
 use crate::bench::{Error, record::micros};
-use fred::prelude::{Builder, Client, ClientLike, Config, Expiration, KeysInterface};
+use fred::{
+    prelude::{Builder, Client, ClientLike, Config, Expiration, KeysInterface},
+    types::InfoKind,
+};
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -52,6 +55,12 @@ impl Cache {
             times.saturating_record(u64::from(micros(start.elapsed())));
         }
         Ok(())
+    }
+
+    /// The version that it tells.
+    pub(super) async fn version(&self) -> Option<String> {
+        let told: String = timeout(PATIENCE, self.client.info(Some(InfoKind::Server))).await.ok()?.ok()?;
+        Some(told.lines().find_map(|line| line.strip_prefix("redis_version:"))?.trim().to_owned())
     }
 
     /// Takes the key away.

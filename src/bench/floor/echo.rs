@@ -1,56 +1,62 @@
 //! What the broker takes for itself: a requester's load on a queue whose consumer only publishes an answer, waits for the confirm and
-//! acks, with the queue type, persistence, prefetch and sizes of the daemon's.
+//! acks. Everything else is as with the daemon: a process of its own, exchange, queue and its arguments, persistence, prefetch, sizes.
 
 use crate::{
-    bench::targets::amqp::{AmqpError, dial, short},
-    broker::{self, QueueType},
+    bench::{
+        spawn::leash,
+        targets::amqp::{AmqpError, dial, short},
+    },
+    broker,
     codec::response::{self, Response},
-    domain::{decision::Decision, money::Currency, time::Timestamp},
+    domain::{decision::Decision, hold::HoldId, ids::RequestId, money::Currency, time::Timestamp},
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, Consumer,
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
-use tokio::task::JoinHandle;
 
 /// Messages survive a restart of the broker.
 const PERSISTENT: u8 = 2;
 /// As the daemon's answers have it.
 const STAGES: &str = "decode=12;user=1;card=3;limits=1;decision=4;lane=40;commit=1200";
 
-/// The echo, at work until it is dropped.
-pub(super) struct Echo {
-    task: JoinHandle<()>,
+/// As long as the id of a request of the bench, and as a hold's.
+const ID: &str = "bench-19a2b3c4d5ex12345.0-0000000";
+const HOLD: &str = "hld_01JA2B3C4D5E6F7G8H9JAKBMCN";
+
+/// The echo, connected.
+pub struct Echo {
+    requests: Consumer,
+    answers: Channel,
     /// Two, like the daemon's.
     _connections: [Connection; 2],
 }
 
 impl Echo {
-    /// Declares the queue and begins to answer.
-    pub(super) async fn start(settings: &broker::Settings, queue: &str) -> Result<Self, AmqpError> {
+    /// Connects to the queue that a daemon with these settings would consume.
+    ///
+    /// # Errors
+    /// [`AmqpError`].
+    pub async fn start(settings: &broker::Settings) -> Result<Self, AmqpError> {
         let (consuming, publishing) = (dial(&settings.url, "jitauth bench echo").await?, dial(&settings.url, "jitauth bench echo").await?);
-        let requests = consuming.create_channel().await?;
-        let mut arguments = FieldTable::default();
-        let kind = match settings.queue_type {
-            QueueType::Quorum => "quorum",
-            QueueType::Classic => "classic",
-        };
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
-        requests.queue_declare(short(queue), QueueDeclareOptions::durable(), arguments).await?;
-        requests.basic_qos(settings.prefetch, BasicQosOptions::default()).await?;
-        let consumer = requests.basic_consume(short(queue), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await?;
+        let channel = consuming.create_channel().await?;
+        channel.basic_qos(settings.prefetch, BasicQosOptions::default()).await?;
+        let queue = short(&settings.request_queue);
+        let requests = channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default()).await?;
         let answers = publishing.create_channel().await?;
         answers.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Self { task: tokio::spawn(answer(consumer, answers)), _connections: [consuming, publishing] })
+        Ok(Self { requests, answers, _connections: [consuming, publishing] })
     }
-}
 
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.task.abort();
+    /// Answers until the queue is gone, or whoever started us.
+    pub async fn run(self) {
+        tokio::select! {
+            () = answer(self.requests, self.answers) => {}
+            _gone = leash() => {}
+        }
     }
 }
 
@@ -84,8 +90,11 @@ async fn publish(answers: &Channel, delivery: Delivery, body: &[u8]) -> Option<C
     let mut headers = FieldTable::default();
     headers.insert("x-replayed".into(), AMQPValue::Boolean(false));
     headers.insert("x-stage-us".into(), AMQPValue::LongString(STAGES.into()));
-    let mut properties =
-        BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(PERSISTENT).with_headers(headers);
+    let mut properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_delivery_mode(PERSISTENT)
+        .with_headers(headers)
+        .with_message_id(ID.into());
     if let Some(correlation) = delivery.properties.correlation_id() {
         properties = properties.with_correlation_id(correlation.clone());
     }
@@ -97,13 +106,25 @@ async fn publish(answers: &Channel, delivery: Delivery, body: &[u8]) -> Option<C
 /// An answer as long as the daemon's.
 fn body() -> Vec<u8> {
     response::encode(&Response {
-        id: None,
+        id: RequestId::new(ID).ok().as_ref(),
         decision: Decision::Approved,
         reason: None,
         approved: 4_250,
         currency: Currency::from_code("USD"),
         available: Some(100_000_043_250),
-        hold: None,
+        hold: Some(&HoldId::new(HOLD)),
         decided_at: Timestamp(1_772_619_307_114_000),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_as_long_as_the_daemons() {
+        let text = String::from_utf8_lossy(&body()).into_owned();
+        assert!(text.contains(ID) && text.contains(HOLD) && !text.contains(":null,\"hold\""), "{text}");
+        assert_eq!(text.matches("null").count(), 1, "only a reason is missing: {text}");
+    }
 }

@@ -190,6 +190,9 @@ impl Draft {
         if it.start == Start::Cold && !it.warm_up.is_zero() {
             problems.push("start is cold, so warm_up_s must be 0".to_owned());
         }
+        if it.burst.is_some_and(|burst| burst.every > it.duration) {
+            problems.push("duration_s must be at least burst_every_s: a burst ends each period, so that none would come".to_owned());
+        }
         let requests = schedule::expected(it);
         if requests > REQUESTS_MAX as f64 {
             problems.push(format!("makes {requests:.0} requests, more than the {REQUESTS_MAX} of one run: lower the rate or the duration"));

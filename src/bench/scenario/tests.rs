@@ -39,6 +39,7 @@ fn what_cannot_be_together_is_told() {
         ("rate_per_s = 10", "does not open with a comment"),
         ("# ?\nburst_rate_per_s = 10", "belong together"),
         ("# ?\nburst_rate_per_s = 10\nburst_every_s = 3\nburst_length_s = 3", "must be less than burst_every_s"),
+        ("# ?\nduration_s = 8\nburst_rate_per_s = 10\nburst_every_s = 9\nburst_length_s = 3", "duration_s must be at least burst_every_s"),
         ("# ?\n[mix]\nreplay_permille = 600\ntest_card_permille = 401", "1001 thousandths"),
         ("# ?\narrival = \"closed\"\nramp_to_per_s = 5", "no rate to ramp"),
         ("# ?\nstart = \"cold\"\nwarm_up_s = 1", "warm_up_s must be 0"),

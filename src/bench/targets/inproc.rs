@@ -3,9 +3,11 @@
 
 use super::{Parcel, Target};
 use crate::{
-    bench::record::{Reply, Seat},
+    bench::{
+        pacer::wall_now,
+        record::{Reply, Seat},
+    },
     codec::request,
-    domain::time::Timestamp,
     facts::{
         invalidator::{self, Invalidator},
         memory::{self, Memory},
@@ -17,9 +19,10 @@ use crate::{
 };
 use std::{
     sync::Arc,
-    time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant as Clock},
 };
 use tokio::{
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -31,6 +34,8 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Inproc<S> {
     pipeline: Pipeline<S>,
     settings: pipeline::Settings,
+    /// To whoever writes answers down: that is work of the bench, which a lane must not be held up by.
+    ear: mpsc::Sender<Heard>,
     /// What keeps memory fresh, while this lasts.
     _news: JoinSet<()>,
 }
@@ -56,7 +61,14 @@ impl<S: Store> Inproc<S> {
             }
         }
         let (pipeline, running) = pipeline::start(settings, facts, || store.ledger(), &wall, &telemetry);
-        (Self { pipeline, settings, _news: news }, running)
+        // Each answer has the place of its request, so there is room for all of them.
+        let (ear, mut heard) = mpsc::channel::<Heard>(settings.in_flight_max.max(1));
+        tokio::spawn(async move {
+            while let Some(answer) = heard.recv().await {
+                answer.note();
+            }
+        });
+        (Self { pipeline, settings, ear, _news: news }, running)
     }
 
     /// Waits until every request is answered.
@@ -87,7 +99,7 @@ impl<S: Store> Target for Inproc<S> {
             spans,
             lossy_reply: false,
             redelivered: false,
-            requester: Box::new(Waiting { seat, received }),
+            requester: Box::new(Waiting { seat, received, ear: self.ear.clone() }),
         });
     }
 }
@@ -96,6 +108,22 @@ impl<S: Store> Target for Inproc<S> {
 struct Waiting {
     seat: Seat,
     received: Instant,
+    ear: mpsc::Sender<Heard>,
+}
+
+/// An answer, and when it was heard.
+struct Heard {
+    seat: Seat,
+    at: Clock,
+    body: Arc<[u8]>,
+    journaled: bool,
+    spans: Spans,
+}
+
+impl Heard {
+    fn note(self) {
+        self.seat.answered(self.at, Reply { body: &self.body, journaled: self.journaled, spans: self.spans });
+    }
 }
 
 impl Requester for Waiting {
@@ -105,11 +133,10 @@ impl Requester for Waiting {
         if let Some(fresh) = answer.fresh {
             fresh.heard();
         }
-        self.seat.answered(Clock::now(), Reply { body: &answer.body, journaled: answer.journaled, spans });
+        let Self { seat, ear, .. } = *self;
+        let heard = Heard { seat, at: Clock::now(), body: answer.body, journaled: answer.journaled, spans };
+        if let Err(refused) = ear.try_send(heard) {
+            refused.into_inner().note();
+        }
     }
-}
-
-fn wall_now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     bench::{
-        proof::{self, Owner},
+        proof::{self, Owner, Told},
         scratch::Location,
         spawn::{Daemon, Launch, SpawnError},
     },
@@ -133,8 +133,9 @@ async fn demonstrate(args: &DemoArgs, binary: &Path, directory: &Path) -> Result
     caches.add_page(&metrics(&sender).await?);
     // Killed once more, not stopped: whatever was answered has to be in the file by now.
     daemon.kill().await?;
-    let answers = sender.tally.answers().map(|(body, answer)| (body, answer.known()));
-    let proof = proof::check(&Location::Sqlite(opened(&store)), Owner::Run, &requests::ids(), answers).await?;
+    let answers = sender.tally.answers().map(|(body, answer)| (body, answer.known())).collect();
+    let told = Told { traffic: &sender.traffic.asked, answers };
+    let proof = proof::check(&Location::Sqlite(opened(&store)), Owner::Run, requests::RUN, &[told]).await?;
 
     let replays = Replays { identical: sender.tally.identical.load(Relaxed), differing: sender.tally.differing.load(Relaxed) };
     let mut decisions = Decisions::default();

@@ -237,8 +237,14 @@ fn proof(out: &mut impl Write, summary: &Summary<'_>) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "  answers   every one is in the journal byte for byte ({} missing, {} altered) and nothing else is ({} untold); {} replays differed",
-        proof.lost, proof.altered, proof.untold, replays.differing
+        "  answers   every one is in the journal byte for byte ({} missing, {} altered) and nothing else is ({} untold, {} unheard); {} replays differed",
+        proof.lost, proof.altered, proof.untold, proof.unheard, replays.differing
+    )?;
+    writeln!(
+        out,
+        "  decisions each says what was asked and what its hold has ({} off), and is what facts, limits and money ask for ({} off)",
+        proof.unlike + proof.unasked,
+        proof.wrong
     )?;
     writeln!(
         out,
@@ -252,7 +258,7 @@ fn proof(out: &mut impl Write, summary: &Summary<'_>) -> io::Result<()> {
         out,
         "  limits    {} counters, each the sum of the approvals charged to it ({} off); {} counters or approvals are above a cap",
         HumanCount(proof.counters),
-        proof.counters_off,
+        proof.counters_off + proof.uncharged,
         proof.limits_passed
     )?;
     writeln!(out, "  entries   every transfer sums to zero, every posted balance is the sum of its entries ({} off)", proof.entries_off)?;

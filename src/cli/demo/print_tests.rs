@@ -70,6 +70,11 @@ fn trouble_is_not_hidden() {
     for (fault, part) in [
         (Proof { lost: 1, ..proof() }, "lost 1"),
         (Proof { altered: 2, ..proof() }, "lost 2"),
+        (Proof { unlike: 1, ..proof() }, "its hold has (1 off)"),
+        (Proof { unasked: 1, ..proof() }, "its hold has (1 off)"),
+        (Proof { wrong: 1, ..proof() }, "money ask for (1 off)"),
+        (Proof { uncharged: 1, ..proof() }, "charged to it (1 off)"),
+        (Proof { unheard: 1, ..proof() }, "1 unheard"),
         (Proof { doubled: 1, ..proof() }, "doubled 1"),
         (Proof { below_floor: 1, ..proof() }, "below floor 1"),
         (Proof { limits_passed: 1, ..proof() }, "limits passed 1"),

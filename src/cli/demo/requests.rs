@@ -21,6 +21,8 @@ pub(super) struct Item {
 /// All that will be sent. The same plan makes the same traffic.
 #[derive(Debug)]
 pub(super) struct Traffic {
+    /// What the bodies ask.
+    pub(super) asked: traffic::Traffic,
     /// One per id; the id is [`ids`]' of the index.
     pub(super) bodies: Vec<Bytes>,
     /// Sent at a stated rate.
@@ -32,9 +34,12 @@ pub(super) struct Traffic {
 /// Most requests are what people do; a few in a hundred show the rest of the reasons, and one in fifty is a replay.
 const MIX: Mix = Mix { replay: 20, unknown_card: 8, wrong_user: 6, wrong_currency: 6, test_card: 40 };
 
+/// What the names of the requests begin with.
+pub(super) const RUN: &str = "demo";
+
 /// The names of the requests.
 pub(super) fn ids() -> Ids {
-    Ids::new("demo")
+    Ids::new(RUN)
 }
 
 impl Traffic {
@@ -47,7 +52,7 @@ impl Traffic {
         let bodies = first.map(|item| made.body(*item, None, None)).collect();
         let items: Vec<Item> = made.items.iter().map(|item| Item { body: item.request as usize, replay: item.replay }).collect();
         let (steady, burst) = items.split_at(steady);
-        Self { bodies, steady: steady.into(), burst: burst.into() }
+        Self { bodies, steady: steady.into(), burst: burst.into(), asked: made }
     }
 }
 

@@ -13,10 +13,15 @@ use super::{
     say,
 };
 use crate::{
+    bench::page,
     config::Config,
     telemetry::{promise::Verdict, report::Report},
 };
 use clap::Args;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 use url::form_urlencoded;
 
 /// Which stretch of time, and how to show it.
@@ -33,24 +38,54 @@ pub(super) struct ReportArgs {
     /// As one JSON object, as the daemon gave it
     #[arg(long)]
     json: bool,
+    /// Also as a page, beside the stretch of time of the same length before it
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Prints the report. Ends with exit 99 when a promise of the profile was broken.
 pub(super) async fn run(args: &ReportArgs, config: &Config) -> Result<(), Error> {
     let daemon = Daemon::new(&args.daemon, config)?;
-    let (report, json) = fetch(&daemon, &path(args.from.as_deref(), args.to.as_deref())).await?;
+    let (report, json) = fetch(&daemon, &path(args.from.as_deref(), args.to.as_deref(), args.html.is_some())).await?;
     if args.json {
         say(json.trim_end())?;
     } else {
         say(table::render(&report).trim_end())?;
     }
+    if let Some(file) = &args.html {
+        let before = if args.from.is_some() { before(&daemon, &report).await } else { None };
+        write(file, &page::operations(&report, before.as_ref()))?;
+        if !args.json {
+            say(&format!("\nWritten to {}", file.display()))?;
+        }
+    }
     if report.verdict == Verdict::Broken { Err(Error::told(Exit::PromiseBroken)) } else { Ok(()) }
 }
 
+fn write(file: &Path, page: &str) -> Result<(), Error> {
+    fs::write(file, page).map_err(|error| {
+        let what = format!("the page cannot be written to {}: {error}", file.display());
+        Error::new(Exit::Failed, what, "give a file that can be written to with --html")
+    })
+}
+
+/// The stretch of time before a report's, as long as it. `None` when nothing is kept of it: the page goes without.
+async fn before(daemon: &Daemon, report: &Report) -> Option<Report> {
+    let (from, to) = window_before(report)?;
+    fetch(daemon, &path(Some(&from), Some(&to), true)).await.ok().map(|(report, _)| report)
+}
+
+fn window_before(report: &Report) -> Option<(String, String)> {
+    let [since, until] = [&report.since, &report.until].map(|text| text.parse::<jiff::Timestamp>());
+    let (since, until) = (since.ok()?, until.ok()?);
+    let from = since.checked_sub(until.duration_since(since)).ok().filter(|from| *from < since)?;
+    Some((from.to_string(), since.to_string()))
+}
+
 /// The path that asks for a stretch of time.
-pub(super) fn path(from: Option<&str>, to: Option<&str>) -> String {
+pub(super) fn path(from: Option<&str>, to: Option<&str>, detail: bool) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    for (key, value) in [("from", from), ("to", to)] {
+    for (key, value) in [("from", from), ("to", to), ("detail", detail.then_some("true"))] {
         if let Some(value) = value {
             query.append_pair(key, value);
         }

@@ -51,12 +51,24 @@ fn times_and_bars_are_short() {
 
 #[test]
 fn a_stretch_of_time_is_asked_for_in_the_query() {
-    for (from, to, expected) in [
-        (None, None, "/report"),
-        (Some("14:05"), Some("14:06"), "/report?from=14%3A05&to=14%3A06"),
-        (Some("-15m"), None, "/report?from=-15m"),
-        (Some("2026-03-04T15:00:00+01:00"), None, "/report?from=2026-03-04T15%3A00%3A00%2B01%3A00"),
+    for (from, to, detail, expected) in [
+        (None, None, false, "/report"),
+        (None, None, true, "/report?detail=true"),
+        (Some("14:05"), Some("14:06"), false, "/report?from=14%3A05&to=14%3A06"),
+        (Some("-15m"), None, true, "/report?from=-15m&detail=true"),
+        (Some("2026-03-04T15:00:00+01:00"), None, false, "/report?from=2026-03-04T15%3A00%3A00%2B01%3A00"),
     ] {
-        assert_eq!(path(from, to), expected);
+        assert_eq!(path(from, to, detail), expected);
     }
+}
+
+#[test]
+fn the_window_before_is_as_long_and_ends_where_this_one_begins() {
+    let mut report: Report = serde_json::from_str(SERVED).unwrap();
+    let expected = ("2026-03-04T14:04:00Z".to_owned(), "2026-03-04T14:05:00Z".to_owned());
+    assert_eq!(window_before(&report), Some(expected));
+    report.until.clone_from(&report.since);
+    assert_eq!(window_before(&report), None, "there is none");
+    report.until = "soon".to_owned();
+    assert_eq!(window_before(&report), None);
 }

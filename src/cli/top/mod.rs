@@ -110,7 +110,7 @@ fn draw(lines: &[String], trouble: Option<&str>) -> Result<(), Error> {
 
 /// Asks the daemon everything that a screen shows.
 async fn look(daemon: &Daemon) -> Result<Seen, Error> {
-    let (report, _) = report::fetch(daemon, &report::path(Some(STRETCH), None)).await?;
+    let (report, _) = report::fetch(daemon, &report::path(Some(STRETCH), None, false)).await?;
     let health = daemon.ask("/health").await?;
     let health: Health = serde_json::from_slice(&health.body).map_err(|error| {
         let what = format!("the health of the daemon at {} cannot be read: {error}", daemon.shown());

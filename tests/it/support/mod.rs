@@ -2,6 +2,7 @@
 
 pub(crate) mod amqp;
 pub(crate) mod books;
+pub(crate) mod browser;
 pub(crate) mod daemon;
 pub(crate) mod http;
 pub(crate) mod metrics;

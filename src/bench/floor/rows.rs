@@ -1,7 +1,8 @@
-//! What the store's disk and locks allow without us: rows as wide as a decision with its hold, inserted in groups, each group durable.
+//! What the store's disk and locks allow: rows as wide as a decision with its hold, inserted in groups, each group durable. This is less
+//! work than a decision, so it bounds the other floors and no ratio is told against it.
 #![expect(clippy::disallowed_methods, reason = "a store is measured on the real clock")]
 
-use super::Commits;
+use super::Rows;
 use crate::bench::{
     Error,
     record::{histogram, micros},
@@ -21,7 +22,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// Rows in a group: alone, as many as gather at a middling rate, and as many as a lane takes at once.
+/// Rows in a group.
 pub(super) const BATCHES: [usize; 3] = [1, 16, 64];
 /// Bytes beside the id: a decision with its response, charges and hold.
 const ROW_BYTES: usize = 700;
@@ -104,10 +105,10 @@ impl Writers {
     }
 
     /// What it came to.
-    pub(super) fn finish(self) -> Vec<Commits> {
+    pub(super) fn finish(self) -> Vec<Rows> {
         let writers = self.connections.len();
         let told = BATCHES.into_iter().zip(self.sums);
-        told.map(|(batch, (rows, seconds, times))| Commits {
+        told.map(|(batch, (rows, seconds, times))| Rows {
             batch,
             writers,
             rows_per_s: rounded(rows as f64 / seconds.max(1e-9), 1),
@@ -155,17 +156,13 @@ mod tests {
             writers.measure(Duration::from_millis(20)).await.unwrap();
         }
         let counted: u64 = writers.sums.iter().map(|sum| sum.0).sum();
-        let commits = writers.finish();
-        assert_eq!(
-            commits.iter().map(|it| (it.batch, it.writers)).collect::<Vec<_>>(),
-            [(1, 1), (16, 1), (64, 1)],
-            "SQLite has one writer"
-        );
+        let rows = writers.finish();
+        assert_eq!(rows.iter().map(|it| (it.batch, it.writers)).collect::<Vec<_>>(), [(1, 1), (16, 1), (64, 1)], "SQLite has one writer");
         let options = SqliteConnectOptions::new().filename(directory.path().join("floor.db"));
         let mut store = SqliteConnection::connect_with(&options).await.unwrap();
-        let rows: i64 =
+        let stored: i64 =
             sqlx::query_scalar("select count(*) from bench_floor where length(payload) = 700").fetch_one(&mut store).await.unwrap();
-        assert_eq!(rows.cast_unsigned(), counted);
-        assert!(commits.iter().all(|it| it.commit.count >= 2));
+        assert_eq!(stored.cast_unsigned(), counted);
+        assert!(rows.iter().all(|it| it.commit.count >= 2));
     }
 }
