@@ -213,6 +213,9 @@ async fn a_broker_that_is_gone_when_there_is_an_answer() {
     amqp.request(request("unsent", "crd_one").deadline_ms(20_000).body(), properties("unsent")).await;
     assert!(waits_for_lock(&scene.store, COMMIT, async || false).await);
     services.kill(Service::Rabbitmq).await;
+    let gone = |line: &Value| line["event"] == "broker_disconnected" && line["role"] == "publisher";
+    // Written to a connection that nobody has missed yet, the answer would count as told.
+    eventually("the broker to be missed", async || scene.daemon.log().iter().any(gone).then_some(())).await;
     outside.release().await;
     services.start(Service::Rabbitmq).await;
     scene.alerted("latency", "publish").await;
