@@ -48,9 +48,12 @@ const JOURNAL: &str = "\
       from authorizations a left join holds h on h.authorization_id = a.id where {own}";
 /// Accounts that hold anything or are about to; in a store of others, those of the run.
 const ACCOUNTS: [&str; 2] = [
-    "with held as (select account_id, cast(sum(amount) as bigint) as amount from holds where status = 1 group by 1)
-     select a.id, a.posted, a.held, a.floor, coalesce(h.amount, 0) from accounts a left join held h on h.account_id = a.id
-      where a.held <> 0 or h.amount is not null or a.posted - a.held < a.floor or a.id in ({touched})",
+    // Joined, for an `in` beside an `or` is looked up row by row where its list is long.
+    "with held as (select account_id, cast(sum(amount) as bigint) as amount from holds where status = 1 group by 1),
+          mine as (select distinct account_id from ({touched}) t)
+     select a.id, a.posted, a.held, a.floor, coalesce(h.amount, 0)
+       from accounts a left join held h on h.account_id = a.id left join mine m on m.account_id = a.id
+      where a.held <> 0 or h.amount is not null or a.posted - a.held < a.floor or m.account_id is not null",
     "with held as (select account_id, cast(sum(amount) as bigint) as amount from holds
                     where status = 1 and account_id in ({touched}) group by 1)
      select a.id, a.posted, a.held, a.floor, coalesce(h.amount, 0) from accounts a left join held h on h.account_id = a.id
