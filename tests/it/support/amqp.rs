@@ -10,7 +10,7 @@ use lapin::{
 };
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::{
     sync::Mutex as AsyncMutex,
     task::JoinHandle,
@@ -23,6 +23,9 @@ pub(crate) const CREATED: &str = "jit-funding.created";
 pub(crate) const REQUESTS: &str = "jit-funding-queue";
 pub(crate) const RESPONSES: &str = "jit-funding-responses";
 pub(crate) const DEAD_LETTERS: &str = "jit-funding-dlq";
+
+/// How long connecting may take: in lapin it may never end when the broker goes meanwhile.
+const CONNECT_MAX: Duration = Duration::from_secs(20);
 
 /// One connection and one channel with confirms. Tasks that share it take turns: lapin mixes up the confirms of a channel on which
 /// several publish at once. Lost connections are made anew.
@@ -99,13 +102,17 @@ impl Amqp {
             if channel.status().connected() {
                 return Ok(channel.clone());
             }
-            let channel = open(connection).await?;
+            let channel = in_time(open(connection)).await?;
             *link = link.take().map(|(connection, _)| (connection, channel.clone()));
             return Ok(channel);
         }
         *link = None;
-        let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
-        let channel = open(&connection).await?;
+        let (connection, channel) = in_time(async {
+            let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
+            let channel = open(&connection).await?;
+            Ok((connection, channel))
+        })
+        .await?;
         *link = Some((connection, channel.clone()));
         Ok(channel)
     }
@@ -189,6 +196,10 @@ impl Amqp {
     }
 }
 
+async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    timeout(CONNECT_MAX, work).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
 async fn open(connection: &Connection) -> lapin::Result<Channel> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -196,9 +207,13 @@ async fn open(connection: &Connection) -> lapin::Result<Channel> {
 }
 
 async fn consume(url: &str, queue: &str, into: &Mutex<Vec<Message>>) -> lapin::Result<()> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    let mut consumer = channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await?;
+    let (_connection, _channel, mut consumer) = in_time(async {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        let consumer = channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await?;
+        Ok((connection, channel, consumer))
+    })
+    .await?;
     while let Some(delivery) = consumer.next().await {
         let delivery = delivery?;
         into.lock().push(Message::new(&delivery));
