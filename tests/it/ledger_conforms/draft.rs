@@ -102,9 +102,14 @@ impl Draft {
     }
 
     /// Declines because there is no such card.
-    pub(crate) fn absent(mut self, id: &str, card: &str) -> Self {
+    pub(crate) fn absent(self, id: &str, card: &str) -> Self {
+        self.absent_of(id, card, 100)
+    }
+
+    /// The same for a request over this amount.
+    pub(crate) fn absent_of(mut self, id: &str, card: &str, asked: i64) -> Self {
         self.absent.push(CardToken::new(card).unwrap());
-        self.journal.push(entry(id, card, None, 100));
+        self.journal.push(entry(id, card, None, asked));
         self
     }
 

@@ -230,7 +230,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
                     }
                     draft.approve_of(id, card, asked, amount, claim)
                 }
-                Verdict::Declined { reason: Reason::CardNotFound, .. } => draft.absent(id, card),
+                Verdict::Declined { reason: Reason::CardNotFound, .. } => draft.absent_of(id, card, asked),
                 Verdict::Declined { reason, claim } => draft.decline(id, card, asked, reason, claim),
             };
         }
@@ -252,10 +252,12 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         }
         self.book.balances.extend(report.accounts);
         self.book.used.extend(report.counters);
-        batch.retain(|(_, request)| !report.known.iter().any(|known| known.id == request.id));
-        for Known { id, response, own, .. } in report.known {
+        for Known { id, digest, response, own, .. } in report.known {
+            let asked = batch.iter().find(|(_, request)| request.id == id).map(|(_, request)| request.digest);
+            assert_eq!(asked, Some(digest), "{} is one request, whoever asks: another one would not be sent these bytes", id.as_str());
             assert!(!own, "no outcome was lost, so {} cannot be our own", id.as_str());
             self.send(id.as_str(), &response);
+            batch.retain(|(_, request)| request.id != id);
         }
     }
 
