@@ -90,10 +90,10 @@ fn texts<'q>(journal: &'q [JournalEntry], text: impl Fn(&'q JournalEntry) -> &'q
 }
 
 /// Reasons and merchant categories end well below the end of a smallint.
-fn small(number: u16) -> i16 {
+pub(super) fn small(number: u16) -> i16 {
     i16::try_from(number).unwrap_or(i16::MAX)
 }
 
-fn mcc(mcc: Mcc) -> i16 {
+pub(super) fn mcc(mcc: Mcc) -> i16 {
     small(mcc.number())
 }

@@ -29,6 +29,11 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
     }
 }
 
+/// Whether a guard of `jit_commit_one` did not hold: nothing was applied, and nothing is wrong with the server.
+pub(super) fn guard_failed(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|database| database.code()).is_some_and(|code| code == "JA001")
+}
+
 /// What is known after a statement that was sent failed.
 ///
 /// An error of severity ERROR ends the transaction of the statement, and the statement is a transaction of its own: nothing was

@@ -3,8 +3,8 @@
 use super::{
     commit,
     connection::{Backend, Server, Session},
-    error::after_sending,
-    report,
+    error::{after_sending, guard_failed},
+    report, single,
 };
 use crate::{
     domain::{
@@ -96,8 +96,8 @@ impl PgLedger {
         Ok(session)
     }
 
-    /// Sends one statement that writes, and reads its answer to the end.
-    async fn write(&mut self, mark: Option<Mark>, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, LedgerError> {
+    /// Sends one statement that writes, and reads its answer to the end. No rows at all, not even an empty answer: a guard failed.
+    async fn write(&mut self, mark: Option<Mark>, query: Query<'_, Postgres, PgArguments>) -> Result<Option<Vec<PgRow>>, LedgerError> {
         let mut session = self.session().await?;
         self.lost = Some(Lost { backend: session.backend.clone(), mark });
         let error = match timeout(self.server.answer_timeout(), query.fetch_all(&mut session.connection)).await {
@@ -105,7 +105,12 @@ impl PgLedger {
                 self.lost = None;
                 self.untold = false;
                 self.session = Some(session);
-                return Ok(answer);
+                return Ok(Some(answer));
+            }
+            Ok(Err(error)) if !self.untold && guard_failed(&error) => {
+                self.lost = None;
+                self.session = Some(session);
+                return Ok(None);
             }
             Ok(Err(error)) => after_sending(&error),
             Err(_) => LedgerError::Unknown(format!("no answer within {} ms", self.server.answer_timeout().as_millis())),
@@ -156,8 +161,16 @@ impl Ledger for PgLedger {
             return Ok(Outcome::Rejected(Box::new(report)));
         }
         let mark = commit.journal.first().map(|entry| Mark { id: entry.id.clone(), response: Arc::clone(&entry.response) });
-        let rows = self.write(mark, commit::query(commit, wait)).await?;
-        report::read(commit, &rows).map_err(|error| LedgerError::Refused(format!("the answer is not understood: {error}")))
+        // What a lost call has left to be learnt is in the report of the whole group only.
+        let alone = single::only(commit).filter(|_| wait && self.lost.is_none() && !self.untold);
+        if let Some(entry) = alone
+            && let Some(rows) = self.write(mark.clone(), single::query(commit, entry)).await?
+            && report::committed(&rows).map_err(misunderstood)?
+        {
+            return Ok(Outcome::Committed);
+        }
+        let rows = self.write(mark, commit::query(commit, wait)).await?.unwrap_or_default();
+        report::read(commit, &rows).map_err(misunderstood)
     }
 
     async fn positions(&mut self, accounts: &[AccountId], counters: &[CounterKey]) -> Result<Positions, LedgerError> {
@@ -167,7 +180,7 @@ impl Ledger for PgLedger {
         let windows: Vec<i64> = counters.iter().map(|key| key.window).collect();
         let query = || sqlx::query(POSITIONS).bind(accounts.clone()).bind(limits.clone()).bind(scopes.clone()).bind(windows.clone());
         let rows = self.read(query).await?;
-        report::positions(&rows).map_err(|error| LedgerError::Refused(format!("the answer is not understood: {error}")))
+        report::positions(&rows).map_err(misunderstood)
     }
 
     async fn void(&mut self, void: &Void) -> Result<Voided, LedgerError> {
@@ -182,11 +195,15 @@ impl Ledger for PgLedger {
             .bind(&void.response[..])
             .bind(&void.decline[..])
             .bind(i16::try_from(void.reason.number()).unwrap_or(i16::MAX));
-        let rows = self.write(Some(mark), query).await?;
-        report::voided(&rows).map_err(|error| LedgerError::Refused(format!("the answer is not understood: {error}")))
+        let rows = self.write(Some(mark), query).await?.unwrap_or_default();
+        report::voided(&rows).map_err(misunderstood)
     }
 
     async fn mark_unheard(&mut self, id: &RequestId) -> Result<(), LedgerError> {
         self.write(None, sqlx::query(MARK_UNHEARD).bind(id.as_str())).await.map(drop)
     }
+}
+
+fn misunderstood(error: sqlx::Error) -> LedgerError {
+    LedgerError::Refused(format!("the answer is not understood: {error}"))
 }

@@ -35,6 +35,11 @@ pub(super) fn read(commit: &Commit, rows: &[PgRow]) -> Result<Outcome, sqlx::Err
     Ok(Outcome::Rejected(Box::new(report)))
 }
 
+/// Reads the row of `jit_commit_one`: whether it is committed.
+pub(super) fn committed(rows: &[PgRow]) -> Result<bool, sqlx::Error> {
+    rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
+}
+
 /// Reads accounts (their first two columns are null) and counters.
 pub(super) fn positions(rows: &[PgRow]) -> Result<Positions, sqlx::Error> {
     let mut positions = Positions::default();
