@@ -23,6 +23,9 @@ pub trait Store: FactStore + Clone {
     /// `postgresql` or `sqlite`.
     const NAME: &'static str;
 
+    /// Decisions in one commit, where the operator names no number.
+    const BATCH_MAX: usize;
+
     /// A ledger with a connection of its own, made on first use.
     fn ledger(&self) -> Self::Ledger;
 
@@ -100,6 +103,9 @@ pub struct CounterDelta {
     pub key: CounterKey,
     /// Minor units and approvals to add.
     pub add: Used,
+    /// A hint that the store has no row of it, so need not look for one first. Only for a counter that nobody charges without
+    /// holding on an account of this group too: others are locked in the order of their keys.
+    pub fresh: bool,
 }
 
 /// A card version that must still be current.

@@ -157,6 +157,7 @@ mod tests {
             counters: vec![CounterDelta {
                 key: CounterKey { limit: LimitId(1), scope: 1, window: 0 },
                 add: Used { amount: 100, count: 2 },
+                fresh: false,
             }],
             cards: vec![CardVersion { card: CardId(1), version: 7 }],
             programs: vec![(ProgramId(1), 8)],

@@ -13,12 +13,12 @@ use crate::{
         facts::CardFile,
         hold::HoldId,
         ids::{AccountId, CardId, ProgramId},
-        limits::CounterKey,
+        limits::{CounterKey, Scope},
         reason::Reason,
         rules,
         time::{Timestamp, WindowStarts},
     },
-    ledger::{AccountDelta, CardVersion, Commit, CounterClaim, CounterDelta, JournalEntry},
+    ledger::{AccountDelta, CardVersion, Commit, CounterClaim, JournalEntry},
     telemetry::Span,
 };
 use std::{
@@ -201,8 +201,10 @@ pub(super) fn open(cases: &[Case], book: &Book, calendars: &mut Calendars, momen
         };
         let cut = calendars.starts(&file.program, moment.wall).map_err(|error| (place, error))?;
         sheet.want_account(file.card.account.id, book, &mut missing);
-        for (_, key) in rules::counters(&case.first.job.request, file, &cut) {
-            sheet.want_counter(key, book, &mut missing);
+        for (limit, key) in rules::counters(&case.first.job.request, file, &cut) {
+            // Whoever charges these locks the account first. What several accounts share is locked in order, whether it is there or not.
+            let own = matches!(limit.scope, Scope::Card | Scope::Account);
+            sheet.want_counter(key, own, book, &mut missing);
         }
         starts.push(Some(cut));
     }
@@ -360,7 +362,7 @@ fn finish(commit: &mut Commit, sheet: &Sheet, claims: Claims) {
     commit.absent = std::mem::take(&mut commit.absent).into_iter().collect::<BTreeSet<_>>().into_iter().collect();
     commit.accounts = sheet.account_sums().map(|(account, held)| AccountDelta { account, held }).collect();
     commit.accounts.sort_by_key(|delta| delta.account);
-    commit.counters = sheet.counter_sums().map(|(key, add)| CounterDelta { key, add }).collect();
+    commit.counters = sheet.counter_sums().collect();
     commit.counters.sort_by_key(|delta| delta.key);
     commit.account_claims =
         claims.accounts.into_iter().map(|(account, need)| (account, need.saturating_sub(sheet.added_to_account(account)))).collect();

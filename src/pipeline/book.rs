@@ -10,7 +10,7 @@ use crate::{
         limits::{CounterKey, Used},
         rules::Position,
     },
-    ledger::Positions,
+    ledger::{CounterDelta, Positions},
 };
 use foldhash::HashMap;
 use quick_cache::unsync::Cache;
@@ -65,6 +65,14 @@ pub(super) struct Sheet {
 struct Line<T> {
     now: T,
     added: Used,
+    /// Charged with the lock of one account only.
+    own: bool,
+}
+
+impl<T> Line<T> {
+    const fn new(now: T, own: bool) -> Self {
+        Self { now, added: Used { amount: 0, count: 0 }, own }
+    }
 }
 
 /// What a batch needs to know before it can be decided.
@@ -84,11 +92,11 @@ impl Sheet {
             missing.accounts.push(id);
             Balance::default()
         });
-        self.accounts.insert(id, Line { now, added: Used::default() });
+        self.accounts.insert(id, Line::new(now, true));
     }
 
-    /// As [`Sheet::want_account`], for a counter.
-    pub(super) fn want_counter(&mut self, key: CounterKey, book: &Book, missing: &mut Missing) {
+    /// As [`Sheet::want_account`], for a counter. It is the account's `own` when nobody charges it without the account's lock.
+    pub(super) fn want_counter(&mut self, key: CounterKey, own: bool, book: &Book, missing: &mut Missing) {
         if self.counters.contains_key(&key) {
             return;
         }
@@ -96,7 +104,7 @@ impl Sheet {
             missing.counters.push(key);
             Used::default()
         });
-        self.counters.insert(key, Line { now, added: Used::default() });
+        self.counters.insert(key, Line::new(now, own));
     }
 
     /// Takes over what was read for `missing`. A counter that does not exist stands at zero.
@@ -155,9 +163,13 @@ impl Sheet {
         self.accounts.iter().filter(|(_, line)| line.added.count > 0).map(|(id, line)| (*id, line.added.amount))
     }
 
-    /// Every counter this batch adds to, with the sum.
-    pub(super) fn counter_sums(&self) -> impl Iterator<Item = (CounterKey, Used)> + '_ {
-        self.counters.iter().filter(|(_, line)| line.added.count > 0).map(|(key, line)| (*key, line.added))
+    /// Every counter this batch adds to, with the sum. One that nothing was charged to before has no row yet, as far as is known.
+    pub(super) fn counter_sums(&self) -> impl Iterator<Item = CounterDelta> + '_ {
+        self.counters.iter().filter(|(_, line)| line.added.count > 0).map(|(key, line)| CounterDelta {
+            key: *key,
+            add: line.added,
+            fresh: line.own && line.now == line.added,
+        })
     }
 
     /// Makes the copies the book's: the batch was committed.

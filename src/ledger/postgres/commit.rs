@@ -8,7 +8,7 @@ use sqlx::{Postgres, postgres::PgArguments, query::Query};
 
 const COMMIT: &str = "select kind, name, k1, k2, k3, v1, v2, v3, b1, b2 from jit_commit(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
-    $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47)";
+    $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48)";
 
 /// The call, with every list of the commit as parallel arrays.
 pub(super) fn query(commit: &Commit, wait: bool) -> Query<'_, Postgres, PgArguments> {
@@ -62,6 +62,7 @@ fn bind_money<'q>(query: Query<'q, Postgres, PgArguments>, commit: &Commit) -> Q
         .bind(counters.iter().map(|delta| delta.key.window).collect::<Vec<_>>())
         .bind(counters.iter().map(|delta| delta.add.amount).collect::<Vec<_>>())
         .bind(counters.iter().map(|delta| delta.add.count).collect::<Vec<_>>())
+        .bind(counters.iter().map(|delta| delta.fresh).collect::<Vec<_>>())
 }
 
 fn bind_facts<'q>(query: Query<'q, Postgres, PgArguments>, commit: &'q Commit) -> Query<'q, Postgres, PgArguments> {

@@ -6,7 +6,7 @@ use sqlx::{Postgres, postgres::PgArguments, query::Query};
 
 const COMMIT_ONE: &str = "select jit_commit_one(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
-    $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35)";
+    $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)";
 
 /// The decision, where the group has but one and `jit_commit_one` takes it: it looks at one card and one program, charges every counter
 /// with the whole of what is held, and knows no claims.
@@ -52,6 +52,7 @@ pub(super) fn query<'q>(commit: &'q Commit, entry: &'q JournalEntry) -> Query<'q
         .bind(commit.counters.iter().map(|delta| delta.key.limit.0).collect::<Vec<_>>())
         .bind(commit.counters.iter().map(|delta| delta.key.scope).collect::<Vec<_>>())
         .bind(commit.counters.iter().map(|delta| delta.key.window).collect::<Vec<_>>())
+        .bind(commit.counters.iter().map(|delta| delta.fresh).collect::<Vec<_>>())
         .bind(commit.cards.first().map(|card| card.card.0))
         .bind(commit.cards.first().map(|card| card.version))
         .bind(commit.absent.first().map(|token| token.as_str()))

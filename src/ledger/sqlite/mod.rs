@@ -140,6 +140,8 @@ impl Sqlite {
 impl Store for Sqlite {
     type Ledger = SqliteLedger;
     const NAME: &'static str = "sqlite";
+    /// Nobody else waits for the lock of the one writer, and much of a commit costs the same for a few decisions and for many.
+    const BATCH_MAX: usize = 256;
 
     fn ledger(&self) -> SqliteLedger {
         self.ledger()

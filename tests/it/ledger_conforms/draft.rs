@@ -6,7 +6,7 @@ use jitauth::{
         facts::CardFile,
         hold::HoldId,
         ids::{AccountId, CardId, CardToken, MerchantId, ProgramId, RequestId},
-        limits::{CounterKey, Used},
+        limits::{CounterKey, Scope, Used},
         money::Currency,
         reason::Reason,
         request::{Channel, Country, Mcc},
@@ -131,7 +131,7 @@ impl Draft {
         }
         Commit {
             accounts: self.held.iter().map(|(account, held)| AccountDelta { account: *account, held: *held }).collect(),
-            counters: self.added.iter().map(|(key, add)| CounterDelta { key: *key, add: *add }).collect(),
+            counters: self.added.iter().map(|(key, add)| CounterDelta { key: *key, add: *add, fresh: self.hint(key, *add) }).collect(),
             cards: self.cards.iter().map(|(card, version)| CardVersion { card: *card, version: *version }).collect(),
             programs: self.programs.iter().map(|(program, version)| (*program, *version)).collect(),
             absent: self.absent,
@@ -139,6 +139,12 @@ impl Draft {
             counter_claims: claims.into_values().collect(),
             journal: self.journal,
         }
+    }
+
+    /// That a counter is fresh is a hint: as often wrong as right here, and given for those only that it may be given for.
+    fn hint(&self, key: &CounterKey, add: Used) -> bool {
+        let mut limits = self.files.values().flat_map(CardFile::limits);
+        add.amount % 2 == 0 && limits.any(|limit| limit.id == key.limit && matches!(limit.scope, Scope::Card | Scope::Account))
     }
 
     fn rest_on(&mut self, card: &str) -> CardFile {

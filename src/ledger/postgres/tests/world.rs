@@ -175,7 +175,7 @@ pub(super) fn approve(commit: &mut Commit, file: &CardFile, id: &str, amount: i6
     for key in keys {
         match commit.counters.iter_mut().find(|delta| delta.key == *key) {
             Some(delta) => delta.add = Used { amount: delta.add.amount + amount, count: delta.add.count + 1 },
-            None => commit.counters.push(CounterDelta { key: *key, add: Used { amount, count: 1 } }),
+            None => commit.counters.push(CounterDelta { key: *key, add: Used { amount, count: 1 }, fresh: false }),
         }
     }
     journal(commit, Some(file), row);
