@@ -13,7 +13,11 @@ use crate::{
         memory, redis,
     },
     http,
-    ledger::{postgres, sqlite},
+    ledger::{
+        Store as _,
+        postgres::{self, Postgres},
+        sqlite::{self, Sqlite},
+    },
     pipeline,
     telemetry::{self, Budget, Promise, alerts, events::Path, log, report},
 };
@@ -34,7 +38,11 @@ pub(super) fn resolve(r: &mut Reader<'_>, profile: &str, cores: usize) -> Config
     let store = r.choice("store.kind", ("sqlite", StoreKind::Sqlite), &[("postgres", StoreKind::Postgres)]);
     let broker = enabled(r, "broker.enabled", broker);
     let mut pipeline = pipeline(r);
-    pipeline.lanes = lanes(pipeline.lanes, store, broker.as_ref().map(|it| usize::from(it.prefetch) / pipeline.batch_max), cores);
+    let prefetch = broker.as_ref().map(|it| usize::from(it.prefetch));
+    if pipeline.batch_max == 0 {
+        pipeline.batch_max = batch_max(store, [pipeline.book_accounts_max, pipeline.book_counters_max].into_iter().chain(prefetch));
+    }
+    pipeline.lanes = lanes(pipeline.lanes, store, prefetch.map(|prefetch| prefetch / pipeline.batch_max), cores);
     Config {
         profile: profile.to_owned(),
         store,
@@ -66,6 +74,15 @@ pub(super) struct Safety {
 fn enabled<T>(r: &mut Reader<'_>, key: &str, read: fn(&mut Reader<'_>) -> T) -> Option<T> {
     let settings = read(r);
     r.flag(key).then_some(settings)
+}
+
+/// As many as suits the store, though no more than any of the bounds lets through.
+fn batch_max(store: StoreKind, bounds: impl Iterator<Item = usize>) -> usize {
+    let suits = match store {
+        StoreKind::Sqlite => Sqlite::BATCH_MAX,
+        StoreKind::Postgres => Postgres::BATCH_MAX,
+    };
+    bounds.fold(suits, usize::min)
 }
 
 fn lanes(asked: usize, store: StoreKind, busy_max: Option<usize>, cores: usize) -> usize {
@@ -202,7 +219,7 @@ fn is_token(text: &str) -> bool {
 fn pipeline(r: &mut Reader<'_>) -> pipeline::Settings {
     pipeline::Settings {
         lanes: r.whole("pipeline.lanes", 0..=64, "0 is one per core"),
-        batch_max: r.whole("pipeline.batch_max", 1..=1024, "a commit of more takes longer than 5 ms"),
+        batch_max: r.whole("pipeline.batch_max", 0..=1024, "0 is what suits the store"),
         lane_queue_max: r.whole("pipeline.lane_queue_max", 1..=1_000_000, ""),
         in_flight_max: r.whole("pipeline.in_flight_max", 1..=1_000_000, ""),
         book_accounts_max: r.whole("pipeline.book_accounts_max", 1..=100_000_000, ""),

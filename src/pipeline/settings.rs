@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Settings {
     /// Lanes; each is one writer with its own store connection.
     pub lanes: usize,
-    /// Decisions in one commit.
+    /// Decisions in one commit, at least one.
     pub batch_max: usize,
     /// Requests waiting in front of one lane.
     pub lane_queue_max: usize,

@@ -21,6 +21,7 @@ use crate::{
         versions,
     },
     broker::QueueType,
+    ledger::{Store as _, sqlite::Sqlite},
 };
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use std::{
@@ -195,6 +196,10 @@ async fn closed(
     let sizes = &order.sizes;
     let mut request = request(order, Kind::Inproc, store, Scenario { duration: sizes.closed * sizes.rounds, ..fast(sizes) });
     request.pipeline.lanes = LANES;
+    // What is configured is meant for the store that is configured.
+    if let Location::Sqlite(_) = request.store {
+        request.pipeline.batch_max = Sqlite::BATCH_MAX;
+    }
     let (summary, mut told) = sound(floor::turns::run(&request, sizes.rounds, None, &mut *step).await?)?;
     told.figure(name, summary.rate.achieved_per_s, Vec::new());
     if let Some(name) = to_floor {
