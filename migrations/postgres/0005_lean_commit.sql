@@ -2,8 +2,9 @@
 -- has a function of its own.
 
 -- PostgreSQL reads a table's CHECK rules anew for each statement that writes to it, which took a sixth of a small commit. What remains is
--- about money that is given back (held, counters). Journal and holds are written by these functions only, whose caller looks at every
--- group before it is sent. What people write into accounts is looked at by a trigger on its columns, which a hold does not touch.
+-- about money that is given back (held, counters). Rows of journal and holds are inserted by these functions only, whose caller
+-- looks at every group before it is sent. What is changed later, and what people write into accounts, is looked at by triggers on columns
+-- that a commit does not touch.
 alter table accounts drop constraint accounts_kind_check, drop constraint accounts_currency_check, drop constraint accounts_status_check;
 alter table authorizations drop constraint authorizations_digest_check, drop constraint authorizations_amount_check,
   drop constraint authorizations_decision_check;
@@ -24,11 +25,23 @@ begin
 end $$;
 create trigger account_columns before insert or update of kind, currency, status on accounts for each row execute function account_columns();
 
-drop function jit_commit;
+-- The one of 0003, which takes no `l_fresh`, stays for daemons that run while the schema is migrated.
+
+create function hold_columns() returns trigger language plpgsql as $$
+begin
+  if new.amount <= 0 or new.status not between 1 and 3 then
+    raise exception 'the hold of authorization % has amount % and status %: it must hold something and be open, released or voided (1, 2, 3)',
+      new.authorization_id, new.amount, new.status using errcode = 'check_violation';
+  end if;
+  return new;
+end $$;
+create trigger hold_columns before update of amount, status on holds for each row execute function hold_columns();
 
 -- `l_fresh` says that a counter's row is likely to be missing. It is inserted without being looked for; one that is there after all is
 -- found by the conflict and charged under the same guard. Only counters that nobody charges without the lock of an account of this group
--- may be called fresh: the others are locked in the order of their keys, whether they are there or not.
+-- may be called fresh: of the others those that are there are locked first, in the order of their keys, and two groups could wait for each
+-- other if each called fresh what the other does not. A card that moves to another account meanwhile is charged under two locks; the lock
+-- timeout ends such a wait, and the card's version keeps the older of the two from being committed.
 --
 -- As in 0003, with `l_fresh`. Arrays of one group are parallel: j journal, a accounts, l counters, f cards, g programs, wa account claims,
 -- wl counter claims. Sorted, each key once: j by id bytewise, a, l, f, g. An answer is a set of rows:

@@ -41,8 +41,8 @@ pub trait Store: FactStore + Clone {
 
 /// A connection to the store that commits decisions. Each lane owns one, so nothing waits for a pool.
 ///
-/// An implementation connects on first use and again after a failure, within bounded time. Dropping a future of these calls
-/// before it is done is not allowed: a dropped query still runs.
+/// An implementation connects on first use and again after a failure, within bounded time. Dropping the future of a call
+/// that writes before it is done is not allowed: a dropped query still runs.
 pub trait Ledger: Send + 'static {
     /// Applies a group of decisions in one round trip and one transaction, or nothing of it.
     ///

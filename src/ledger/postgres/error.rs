@@ -55,8 +55,8 @@ pub(super) fn after_sending(error: &sqlx::Error) -> LedgerError {
         "55P03" | "57014" => LedgerError::Contended(text),
         // A serialization failure, a deadlock, two transactions inserting the same key.
         "40001" | "40P01" | "23505" => LedgerError::Transient(text),
-        // The server became a standby under us.
-        "25006" => LedgerError::Unreachable(text),
+        // The server became a standby under us; or a migration took a function or a table away, which is not the fault of the group.
+        "25006" | "42883" | "42P01" => LedgerError::Unreachable(text),
         // 08: connection, 57P: the server or this backend is going down, 40003: the server itself does not know.
         code if code.starts_with("08") || code.starts_with("57P") || code == "40003" => LedgerError::Unknown(text),
         // 53: out of disk, memory or connections; 58: input or output of the server failed. Not the fault of the group.

@@ -6,7 +6,7 @@ use crate::{
         facts::CardFile,
         hold::HoldId,
         ids::{AccountId, CardId, CardToken, LimitId, MerchantId, ProgramId, RequestId},
-        limits::{CounterKey, Used},
+        limits::{CounterKey, Scope, Used},
         money::Currency,
         reason::Reason,
         request::{Channel, Country, Mcc},
@@ -175,10 +175,15 @@ pub(super) fn approve(commit: &mut Commit, file: &CardFile, id: &str, amount: i6
     for key in keys {
         match commit.counters.iter_mut().find(|delta| delta.key == *key) {
             Some(delta) => delta.add = Used { amount: delta.add.amount + amount, count: delta.add.count + 1 },
-            None => commit.counters.push(CounterDelta { key: *key, add: Used { amount, count: 1 }, fresh: false }),
+            None => commit.counters.push(CounterDelta { key: *key, add: Used { amount, count: 1 }, fresh: hint(file, key, amount) }),
         }
     }
     journal(commit, Some(file), row);
+}
+
+/// That a counter is fresh is a hint, as often wrong as right; given for those only that it may be given for.
+fn hint(file: &CardFile, key: &CounterKey, amount: i64) -> bool {
+    amount % 2 == 0 && file.limits().any(|limit| limit.id == key.limit && matches!(limit.scope, Scope::Card | Scope::Account))
 }
 
 /// Adds a decline to a group; claims are the caller's to add.
