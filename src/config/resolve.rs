@@ -40,7 +40,9 @@ pub(super) fn resolve(r: &mut Reader<'_>, profile: &str, cores: usize) -> Config
     let mut pipeline = pipeline(r);
     let prefetch = broker.as_ref().map(|it| usize::from(it.prefetch));
     if pipeline.batch_max == 0 {
-        pipeline.batch_max = batch_max(store, [pipeline.book_accounts_max, pipeline.book_counters_max].into_iter().chain(prefetch));
+        let books = [pipeline.book_accounts_max, pipeline.book_counters_max];
+        let filled = prefetch.map(|prefetch| (prefetch / pipeline.lanes.max(1)).max(1));
+        pipeline.batch_max = batch_max(store, books.into_iter().chain(filled));
     }
     pipeline.lanes = lanes(pipeline.lanes, store, prefetch.map(|prefetch| prefetch / pipeline.batch_max), cores);
     Config {

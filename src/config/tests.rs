@@ -168,10 +168,10 @@ fn values_that_do_not_fit_together_are_refused_with_both_keys() {
         ),
         (
             "services",
-            "[pipeline]\nlanes = 8",
+            "[pipeline]\nlanes = 8\nbatch_max = 64",
             "prod.toml:2:9: broker.prefetch is 256, less than pipeline.lanes x pipeline.batch_max (8 x 64): lanes could not fill their \
              batches; raise broker.prefetch to 512 or lower the others (broker.prefetch is set at built-in config.toml:LINE, \
-             pipeline.batch_max is set at built-in config.toml:LINE)",
+             pipeline.batch_max is set at prod.toml:3:13)",
         ),
         (
             "services",
@@ -373,6 +373,21 @@ fn a_file_that_is_no_toml_is_reported_with_all_its_faults() {
                     cannot read /nonexistent/x.toml: No such file or directory (os error 2)\n\
                     --log-format: log.format is \"loud\"; must be \"auto\" or \"json\" or \"pretty\"";
     assert_eq!(Config::load(&missing).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_batch_is_as_large_as_suits_the_store_and_the_bounds_let_through() {
+    for (profile, document, batch_max) in [
+        ("services", "", 64),
+        ("services", "[pipeline]\nlanes = 8", 32),
+        ("services", "[pipeline]\nlanes = 2\n[broker]\nprefetch = 40", 20),
+        ("embedded", "", 256),
+        ("embedded", "[pipeline]\nbook_accounts_max = 100", 100),
+        ("embedded", "[pipeline]\nbatch_max = 64", 64),
+    ] {
+        let config = Case::new(profile, document).with_all(&SECRETS).load().unwrap();
+        assert_eq!(config.pipeline.batch_max, batch_max, "{profile} with {document:?}");
+    }
 }
 
 #[test]
