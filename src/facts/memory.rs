@@ -163,6 +163,16 @@ impl Memory {
         }
     }
 
+    /// Every card that is known and believed, with its user and its program, in no order. A card that is kept or dropped meanwhile may be among
+    /// them or not.
+    pub fn files(&self, now: Instant) -> impl Iterator<Item = CardFile> + Send + '_ {
+        let cards = self.people.iter().filter_map(move |(_, entry)| match entry {
+            Entry::Card { ref card, .. } if self.counts(&entry, now) => Some(Arc::clone(card)),
+            _ => None,
+        });
+        cards.filter_map(move |card| Some(CardFile { user: self.user(card.user, now)?, program: self.program(card.program, now)?, card }))
+    }
+
     /// Whether a version of a card is older than what is known to be current.
     #[must_use]
     pub fn is_outdated(&self, token: &CardToken, version: i64, now: Instant) -> bool {

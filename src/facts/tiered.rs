@@ -83,6 +83,11 @@ impl<S: FactSource> FactTiers<S> {
         found
     }
 
+    /// Every card that memory has, in no order.
+    pub fn known(&self) -> impl Iterator<Item = CardFile> + Send + '_ {
+        self.inner.memory.files(Instant::now()).filter(CardFile::agrees)
+    }
+
     /// What Redis or the store has, after [`FactTiers::peek`] found nothing.
     ///
     /// # Errors

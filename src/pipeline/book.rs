@@ -42,6 +42,13 @@ impl Book {
         self.counters.insert(key, used);
     }
 
+    /// Whether all that is missing fits without anything else having to leave.
+    pub(super) fn has_room_for(&self, missing: &Missing) -> bool {
+        let room = |len: usize, max: u64, more: usize| (len + more) as u64 <= max;
+        room(self.accounts.len(), self.accounts.capacity(), missing.accounts.len())
+            && room(self.counters.len(), self.counters.capacity(), missing.counters.len())
+    }
+
     /// Forgets what a commit moved in a way that is not known here; it is read again on next use.
     pub(super) fn forget(&mut self, account: Option<AccountId>, counters: impl Iterator<Item = CounterKey>) {
         if let Some(account) = account {

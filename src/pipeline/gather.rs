@@ -9,7 +9,7 @@ use super::{
     drain::{InFlight, Slot},
 };
 use crate::{
-    domain::reason::Reason,
+    domain::{facts::CardFile, reason::Reason},
     facts::{
         FactError, FactSource,
         tiered::{FactTiers, Found},
@@ -33,6 +33,8 @@ pub(super) struct Inner<S> {
     pub(super) settings: Settings,
     pub(super) facts: FactTiers<S>,
     pub(super) lanes: Vec<mpsc::Sender<Ready>>,
+    /// To the same lanes: cards whose money they may read while nothing else is to be done.
+    pub(super) ahead: Vec<mpsc::Sender<Vec<CardFile>>>,
     pub(super) declines: Declines,
     pub(super) in_flight: InFlight,
 }
@@ -57,6 +59,12 @@ impl<S: FactSource> Pipeline<S> {
     /// Waits until every request that was submitted is answered. Whoever calls it has stopped the edges first.
     pub async fn idle(&self) {
         self.inner.in_flight.idle().await;
+    }
+
+    /// Has the lanes read the money of all cards that memory knows, while nothing waits for them: an account's first request then finds it in
+    /// a lane's book. Done when the last of it was handed to them, or they have no room for more.
+    pub async fn read_ahead(&self) {
+        self.inner.read_ahead().await;
     }
 }
 
@@ -133,7 +141,7 @@ impl<S: FactSource> Inner<S> {
     }
 
     /// The same in every process, so that daemons that share accounts by partition can rely on it.
-    fn lane_of(&self, key: &impl std::hash::Hash) -> usize {
+    pub(super) fn lane_of(&self, key: &impl std::hash::Hash) -> usize {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
         usize::try_from(hash % self.lanes.len().max(1) as u64).unwrap_or_default()
     }

@@ -6,6 +6,7 @@
 
 use super::{
     Answer, FreshApproval, Job, Settings,
+    ahead::Pieces,
     batch::{self, Case, Decided, Draft, Known, Moment, Ready},
     book::Book,
     calendar::Calendars,
@@ -44,6 +45,7 @@ pub(super) struct Lane<L, S> {
     pub(super) ledger: L,
     pub(super) facts: FactTiers<S>,
     pub(super) queue: Queue,
+    pub(super) ahead: Pieces,
     pub(super) book: Book,
     pub(super) calendars: Calendars,
     pub(super) declines: Declines,
@@ -69,8 +71,15 @@ struct Tries {
 impl<L: Ledger, S: FactSource> Lane<L, S> {
     /// Works until all senders of its queue are gone and everything is answered.
     pub(super) async fn run(mut self) {
-        while let Some(batch) = self.queue.batch(self.settings.batch_max).await {
-            let mut left = batch;
+        loop {
+            let batch = tokio::select! { biased;
+                batch = self.queue.batch(self.settings.batch_max) => batch,
+                Some(files) = self.ahead.recv() => {
+                    self.read_ahead(&files).await;
+                    continue;
+                }
+            };
+            let Some(mut left) = batch else { return };
             while !left.is_empty() {
                 let (cases, others) = batch::fold(left.into_iter());
                 self.settle(cases).await;

@@ -6,12 +6,14 @@
 //! | `queue` | waits for the lane; is declined from here when the lane is stuck |
 //! | `lane`, `batch` | is decided with others, and committed with them |
 //! | `book`, [`calendar`] | the money and the windows it is decided on |
+//! | `ahead` | finds the money of its account in the book already |
 //! | `late` | is taken back, when it was approved too late |
 //! | [`decline`] | is declined without a decision in the journal, when the store is out |
 //!
 //! **Invariant**: nothing is answered while a commit that could still approve it is in flight, and no approval leaves without a
 //! durable hold.
 
+mod ahead;
 mod batch;
 mod book;
 pub mod calendar;
@@ -57,16 +59,20 @@ pub fn start<L: Ledger, S: FactSource>(
     let desk = late::LateDesk::new(ledger(), orders, desk_sender.downgrade(), wall.clone(), telemetry.clone());
     let mut lanes = JoinSet::new();
     let mut senders = Vec::with_capacity(settings.lanes);
+    let mut ahead = Vec::with_capacity(settings.lanes);
     let mut pulse = Pulse::default();
     for depth in telemetry.lane_queues(settings.lanes) {
         let (sender, arrivals) = mpsc::channel(settings.lane_queue_max.max(1));
         let taken = pulse::Taken::default();
         pulse.watch(&sender, taken.clone());
         senders.push(sender);
+        let (pieces_sender, pieces) = mpsc::channel(ahead::PIECES_MAX);
+        ahead.push(pieces_sender);
         let lane = lane::Lane {
             ledger: ledger(),
             facts: facts.clone(),
             queue: queue::Queue::new((arrivals, taken), settings.lane_queue_max, settings.shed_before, declines.clone(), depth),
+            ahead: pieces,
             book: book::Book::new(settings.book_accounts_max, settings.book_counters_max),
             calendars: calendar::Calendars::default(),
             declines: declines.clone(),
@@ -79,7 +85,7 @@ pub fn start<L: Ledger, S: FactSource>(
         lanes.spawn(lane.run());
     }
     let in_flight = drain::InFlight::new(settings.in_flight_max, telemetry.clone());
-    let inner = gather::Inner { settings, facts, lanes: senders, declines, in_flight };
+    let inner = gather::Inner { settings, facts, lanes: senders, ahead, declines, in_flight };
     (Pipeline::new(inner), Running::new(lanes, desk.run(), pulse))
 }
 

@@ -43,6 +43,11 @@ const LANES: usize = 2;
 /// How long a ceiling may be searched for.
 const SEARCH_MAX: Duration = Duration::from_mins(10);
 
+/// How often it is looked at what a daemon has in memory, how many times at most, and by how many bytes one grows that is not done.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOKS_MAX: u32 = 30;
+const GROWTH_MIN: f64 = 1e6;
+
 /// As the warm start reads them.
 const USABLE: &str = "select count(*) from cards where status = 'active' and expires_at > $1";
 
@@ -363,16 +368,30 @@ async fn usable_cards(stage: &Stage, now_us: i64) -> Result<u64, Error> {
     Ok(count.cast_unsigned())
 }
 
-/// Starts a daemon and ends it. How long it took until it was ready, and what it had in memory then, bytes.
+/// Starts a daemon and ends it. How long it took until it was ready, and what it has in memory once it takes no more, bytes.
 async fn start(stage: &Stage, request: &Request) -> Result<(Duration, f64), Error> {
     let mut daemon = Daemon::new(stage.launch(request));
     let began = Instant::now();
     daemon.start().await?;
     let took = began.elapsed();
-    let resident = daemon.pid().and_then(resident);
+    let resident = settled(daemon.pid()).await;
     daemon.stop().await?;
     let unknown = || Error::Spawn(SpawnError::Daemon("the system does not tell what a process has in memory".to_owned()));
     Ok((took, resident.ok_or_else(unknown)?))
+}
+
+/// What a process has in memory when it does not grow any more: what follows the facts, at leisure, counts as well.
+async fn settled(pid: Option<u32>) -> Option<f64> {
+    let mut before = pid.and_then(resident)?;
+    for _ in 0..LOOKS_MAX {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = pid.and_then(resident)?;
+        if now - before < GROWTH_MIN {
+            return Some(now);
+        }
+        before = now;
+    }
+    Some(before)
 }
 
 /// What a process has in memory, bytes.

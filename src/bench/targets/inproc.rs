@@ -61,6 +61,9 @@ impl<S: Store> Inproc<S> {
             }
         }
         let (pipeline, running) = pipeline::start(settings, facts, || store.ledger(), &wall, &telemetry);
+        if freshness.is_some() {
+            pipeline.read_ahead().await;
+        }
         // Each answer has the place of its request, so there is room for all of them.
         let (ear, mut heard) = mpsc::channel::<Heard>(settings.in_flight_max.max(1));
         tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! What the pipeline promises, on a paused clock.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod ahead;
 mod model;
 mod pulse;
 mod spans;
@@ -34,6 +35,7 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 /// A pipeline on the model, and a requester that hands out what it is answered.
 struct Rig {
     model: Model,
+    facts: FactTiers<Model>,
     pipeline: Pipeline<Model>,
     running: Running,
     telemetry: Telemetry,
@@ -75,8 +77,8 @@ fn rig() -> Rig {
     let wall: WallClock = Arc::new(move || Timestamp(1_772_619_307_000_000 + i64::try_from(started.elapsed().as_micros()).unwrap()));
     let facts = FactTiers::new(Memory::new(memory), None, model.clone(), telemetry.clone());
     let ledger = model.clone();
-    let (pipeline, running) = super::start(settings, facts, || ledger.clone(), &wall, &telemetry);
-    Rig { model, pipeline, running, telemetry }
+    let (pipeline, running) = super::start(settings, facts.clone(), || ledger.clone(), &wall, &telemetry);
+    Rig { model, facts, pipeline, running, telemetry }
 }
 
 impl Rig {

@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) garbled: BTreeSet<CardToken>,
     pub(super) commits: u32,
     pub(super) fetches: u32,
+    /// How often money was read.
+    pub(super) reads: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -231,7 +233,8 @@ impl Ledger for Model {
     }
 
     async fn positions(&mut self, accounts: &[AccountId], counters: &[CounterKey]) -> Result<Positions, LedgerError> {
-        let world = self.0.lock();
+        let mut world = self.0.lock();
+        world.reads += 1;
         Ok(Positions {
             accounts: accounts.iter().filter_map(|id| Some((*id, *world.balances.get(id)?))).collect(),
             counters: counters.iter().filter_map(|key| Some((*key, *world.counters.get(key)?))).collect(),
