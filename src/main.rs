@@ -7,7 +7,7 @@ use jitauth::{
 use std::{env, process::ExitCode};
 use tokio::runtime::Builder;
 
-/// One worker for lanes and one for everything else, however small the machine.
+/// One worker for what takes its time and one for everything else, however small the machine; a daemon's requests have threads of their own.
 const WORKERS_MIN: usize = 2;
 
 fn main() -> ExitCode {

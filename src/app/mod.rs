@@ -6,6 +6,7 @@ mod news;
 mod offline;
 mod profiler;
 mod systemd;
+mod threads;
 mod watch;
 
 pub use error::AppError;
@@ -15,6 +16,7 @@ use self::{
     drain::{Http, Parts},
     profiler::Profiler,
     systemd::Systemd,
+    threads::Threads,
     watch::{Commits, Watch},
 };
 use crate::{
@@ -36,6 +38,7 @@ use std::{
 };
 use tokio::{
     sync::oneshot,
+    task::JoinSet,
     time::{Duration, Instant, sleep},
 };
 
@@ -89,14 +92,27 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
     let mut fresh = invalidator.start(tracking.flatten(), warm);
 
     // 3. The pipeline, with a store connection for each lane and one for the late desk.
-    let (pipeline, mut running) = pipeline::start(config.pipeline, facts.clone(), || store.ledger(), &wall, &telemetry);
+    let threads = Threads::start(config.pipeline.lanes).map_err(no_threads)?;
+    if let Some(threads) = threads.handle() {
+        telemetry.request_threads(threads);
+    }
+    let (pipeline, mut running) = {
+        let _on = threads.enter();
+        pipeline::start(config.pipeline, facts.clone(), || store.ledger(), &wall, &telemetry)
+    };
 
     // 4. The port. It can be somebody else's, so it is taken before a delivery is: what is decided must not be left unsent.
     let server = bind_http(&config, &pipeline, &telemetry, &profiler.reports).await?;
 
     // 5. The broker, on a topology that is as it should be. From here on nothing can fail any more.
     let begin = warm_enough(readiness.clone());
-    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(invalidator, &telemetry), begin).await?;
+    let broker = start_broker(&config, &pipeline, &telemetry, &wall, news::ports(invalidator, &telemetry), begin, &threads).await?;
+
+    // Money follows the facts, at the lanes' leisure.
+    let mut ahead = JoinSet::new();
+    if config.freshness.warm {
+        ahead.spawn(read_ahead(pipeline.clone(), readiness.clone()));
+    }
 
     // 6. HTTP is served last: a port that answers means that the rest is there.
     let http = server.map(serve_http);
@@ -107,6 +123,7 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
         telemetry: telemetry.clone(),
         readiness: readiness.clone(),
         pulse: running.pulse(),
+        threads: threads.handle().cloned(),
         commits: Commits::default(),
     };
     let mut systemd = Systemd::from_environment();
@@ -125,15 +142,29 @@ async fn serve<S: Store>(store: S, config: Config, shutdown: impl Future<Output 
         return Err(ended_by_itself(part));
     }
     readiness.drain();
+    // Nothing is read any more but for a request.
+    ahead.shutdown().await;
     let drained = Parts { pipeline, running, broker, http, telemetry }.drain(config.pipeline.drain_timeout, systemd).await;
     profiler.finish().await;
     drained
 }
 
+/// Once memory is warm, has lanes read the money of the cards that are in it.
+async fn read_ahead<S: Store>(pipeline: Pipeline<S>, readiness: Readiness) {
+    while is_warming(&readiness) {
+        sleep(WARM_LOOK).await;
+    }
+    pipeline.read_ahead().await;
+}
+
+fn is_warming(readiness: &Readiness) -> bool {
+    readiness.checks().iter().any(|check| check.name == WARM && !check.ok)
+}
+
 /// Waits until memory is warm, or for a moment: what has queued up would all be read from the store one by one.
 async fn warm_enough(readiness: Readiness) {
     let until = Instant::now() + WARM_WAIT_MAX;
-    while Instant::now() < until && readiness.checks().iter().any(|check| check.name == WARM && !check.ok) {
+    while Instant::now() < until && is_warming(&readiness) {
         sleep(WARM_LOOK).await;
     }
 }
@@ -154,6 +185,11 @@ pub(crate) async fn schema_is_current<S: Store>(store: &S) -> Result<(), AppErro
     Err(AppError::Misconfigured { what: what.to_owned(), next: "run `jitauth migrate`".to_owned() })
 }
 
+fn no_threads(error: std::io::Error) -> AppError {
+    let next = "raise the limits on threads and open files".to_owned();
+    AppError::Unavailable { what: format!("no threads can be started: {error}"), next }
+}
+
 async fn start_broker<S: Store>(
     config: &Config,
     pipeline: &Pipeline<S>,
@@ -161,6 +197,7 @@ async fn start_broker<S: Store>(
     wall: &WallClock,
     events: EventPorts,
     begin: impl Future<Output = ()> + Send + 'static,
+    threads: &Threads,
 ) -> Result<Option<Broker>, AppError> {
     let Some(settings) = &config.broker else { return Ok(None) };
     telemetry.expects(Dependency::Broker);
@@ -180,6 +217,7 @@ async fn start_broker<S: Store>(
         events,
         begin: Box::pin(begin),
     };
+    let _on = threads.enter();
     Ok(Some(Broker::start(settings, wiring)?))
 }
 

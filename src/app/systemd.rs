@@ -41,8 +41,6 @@ impl Systemd {
     /// Called at every turn of the loop that watches the daemon, with the lane that is stuck, if one is. Says that the daemon is
     /// ready when it is for the first time, that it is alive unless a lane is stuck, and now and then what it does.
     pub(super) async fn turned(&mut self, stuck: Option<usize>, ready: bool, waits_for: &str, telemetry: &Telemetry) {
-        // The loop may run on a thread of its own: work on the runtime's threads has to move too.
-        drop(tokio::spawn(async {}).await);
         if !self.listens {
             return;
         }

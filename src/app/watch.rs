@@ -9,7 +9,10 @@ use crate::{
     telemetry::{CommitCounts, Readiness, Telemetry, events::Dependency, readiness::Check},
 };
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
 
 /// How often dependencies are looked at for readiness, and slow decisions are told.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
@@ -27,6 +30,8 @@ pub(super) struct Watch<S> {
     pub(super) telemetry: Telemetry,
     pub(super) readiness: Readiness,
     pub(super) pulse: Pulse,
+    /// What requests run on, if that is not the runtime of this loop.
+    pub(super) threads: Option<Handle>,
     pub(super) commits: Commits,
 }
 
@@ -79,7 +84,17 @@ impl<S: Store> Watch<S> {
                 announced = true;
                 tracing::info!(event = "ready", http = address, "taking requests");
             }
+            self.moves().await;
             systemd.turned(self.pulse.stuck(), ready, &self.failing(), &self.telemetry).await;
+        }
+    }
+
+    /// Waits until work on all runtimes' threads has moved: this loop runs on a thread of its own, and where a thread of theirs spins or is
+    /// blocked, there must be no sign of life.
+    async fn moves(&self) {
+        drop(tokio::spawn(async {}).await);
+        if let Some(threads) = &self.threads {
+            drop(threads.spawn(async {}).await);
         }
     }
 

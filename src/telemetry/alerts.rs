@@ -165,10 +165,10 @@ pub async fn watch(telemetry: Telemetry) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watcher = Watcher::default();
-    let mut runtime = Runtime::begin();
+    let mut runtimes = Runtimes::begin();
     loop {
         let now = ticks.tick().await;
-        runtime.look(&telemetry, now);
+        runtimes.look(&telemetry, now);
         let alerts = telemetry.alerts();
         for raised in watcher.look(alerts, now) {
             raised.tell(&telemetry);
@@ -179,16 +179,16 @@ pub async fn watch(telemetry: Telemetry) {
     }
 }
 
-/// How busy the runtime is, from one second to the next.
-struct Runtime {
-    metrics: RuntimeMetrics,
-    busy: Duration,
+/// How busy the runtimes are, from one second to the next.
+struct Runtimes {
+    ours: RuntimeMetrics,
+    busy: [Duration; 2],
     at: Instant,
 }
 
-impl Runtime {
+impl Runtimes {
     fn begin() -> Self {
-        Self { metrics: Handle::current().metrics(), busy: Duration::ZERO, at: Instant::now() }
+        Self { ours: Handle::current().metrics(), busy: [Duration::ZERO; 2], at: Instant::now() }
     }
 
     fn look(&mut self, telemetry: &Telemetry, now: Instant) {
@@ -196,10 +196,17 @@ impl Runtime {
         if elapsed < Duration::from_secs(1) {
             return;
         }
-        let workers = self.metrics.num_workers();
-        let busy: Duration = (0..workers).map(|worker| self.metrics.worker_total_busy_duration(worker)).sum();
-        telemetry.runtime_busy(busy.saturating_sub(self.busy), elapsed.saturating_mul(u32::try_from(workers).unwrap_or(1)));
-        (self.busy, self.at) = (busy, now);
+        let all = [Some(&self.ours), telemetry.metrics().request_threads.get()];
+        let shares = all.into_iter().zip(&mut self.busy).filter_map(|(runtime, before)| {
+            let runtime = runtime?;
+            let workers = runtime.num_workers();
+            let busy: Duration = (0..workers).map(|worker| runtime.worker_total_busy_duration(worker)).sum();
+            let since = busy.saturating_sub(std::mem::replace(before, busy));
+            Some(since.as_micros() * 1_000_000 / (elapsed.as_micros() * workers as u128).max(1))
+        });
+        let busiest = shares.max().unwrap_or(0);
+        telemetry.runtime_busy(busiest);
+        self.at = now;
     }
 }
 

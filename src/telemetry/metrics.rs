@@ -29,6 +29,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+use tokio::runtime::RuntimeMetrics;
 
 /// Seconds. 2, 3 and 6 s are what processors wait.
 pub(super) const ANSWER_BUCKETS_S: &[f64] = &[
@@ -186,6 +187,7 @@ pub(super) struct Metrics {
     pub(super) tokio_busy: Table,
     /// Requests waiting for each lane.
     pub(super) lane_queues: OnceLock<Vec<Arc<AtomicU64>>>,
+    pub(super) request_threads: OnceLock<RuntimeMetrics>,
     pub(super) log_dropped: OnceLock<Arc<AtomicU64>>,
     pub(super) readiness: Readiness,
     pub(super) recorders: Recorders,
@@ -328,8 +330,13 @@ impl Metrics {
             db_transaction: Histogram::new(ANSWER_BUCKETS_S.iter().copied()),
             pool_wait: Histogram::new(STAGE_BUCKETS_S.iter().copied()),
             batch_decisions: Histogram::new(BATCH_BUCKETS.iter().copied()),
-            tokio_busy: Table::one_gauge("tokio_busy_ratio", "Share of the last second that the runtime was busy", Kind::SecondsGauge),
+            tokio_busy: Table::one_gauge(
+                "tokio_busy_ratio",
+                "Share of the last second that the busier of the runtimes was busy",
+                Kind::SecondsGauge,
+            ),
             lane_queues: OnceLock::new(),
+            request_threads: OnceLock::new(),
             log_dropped: OnceLock::new(),
             readiness: Readiness::default(),
             recorders: Recorders::default(),

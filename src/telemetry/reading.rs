@@ -18,8 +18,8 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
+use tokio::runtime::Handle;
 
 /// Counts of a daemon's life. Decisions and replays are those of both edges, the rest are deliveries of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,13 +121,17 @@ impl Telemetry {
         self.metrics().lane_queues.get_or_init(|| (0..lanes).map(|_| Arc::default()).collect()).clone()
     }
 
+    /// Watches how busy these threads are as well. Of the first pipeline of a daemon only.
+    pub fn request_threads(&self, threads: &Handle) {
+        self.metrics().request_threads.get_or_init(|| threads.metrics());
+    }
+
     pub(super) fn count_alert(&self, level: Level, cause: Cause) {
         self.metrics().latency_alerts.inc(level as usize * Cause::ALL.len() + cause as usize);
     }
 
-    /// The runtime was busy for `busy` of `elapsed`, all of its threads together.
-    pub(super) fn runtime_busy(&self, busy: Duration, elapsed: Duration) {
-        let millionths = busy.as_micros() * 1_000_000 / elapsed.as_micros().max(1);
+    /// The busiest of the runtimes was busy for so many millionths of the time of its threads.
+    pub(super) fn runtime_busy(&self, millionths: u128) {
         self.metrics().tokio_busy.set(0, u64::try_from(millionths.min(1_000_000)).unwrap_or(0));
     }
 
