@@ -242,7 +242,8 @@ pub struct Known {
     pub response: Arc<[u8]>,
     /// What was decided.
     pub decision: Decision,
-    /// Whether the stored bytes are those of this very commit: an earlier try of it went through.
+    /// Whether the stored bytes are those of this very commit. After [`LedgerError::Unknown`] an earlier try of it went through;
+    /// otherwise somebody else decided the same in the same millisecond, a decline.
     pub own: bool,
 }
 

@@ -63,6 +63,8 @@ struct Tries {
     no_wait: bool,
     contended: u32,
     transient: u32,
+    /// An answer to the commit was lost before it had one: what the journal has of it may be its own.
+    lost: bool,
     /// How long the last try waited for a lock in vain: the next one may too.
     waited: Duration,
     pauses: u32,
@@ -143,7 +145,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
 
     /// Sends a commit until its outcome is definite.
     async fn commit(&mut self, commit: &Commit, tries: &mut Tries) -> Result<Outcome, LedgerError> {
-        let mut unknown = false;
+        tries.lost = false;
         loop {
             let sent = Instant::now();
             let outcome = self.queue.alongside(self.ledger.commit(commit, !tries.no_wait)).await;
@@ -152,11 +154,11 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
             tries.waited = if let Err(LedgerError::Contended(_)) = outcome { took } else { Duration::ZERO };
             match outcome {
                 Err(LedgerError::Unknown(error)) => {
-                    unknown = true;
+                    tries.lost = true;
                     tracing::debug!(event = "commit_unknown", error, "a commit's answer was lost");
                 }
                 // While an earlier send may still turn out to have gone through, only an answer about its ids ends the wait.
-                Err(error @ (LedgerError::Contended(_) | LedgerError::Transient(_) | LedgerError::Unreachable(_))) if unknown => {
+                Err(error @ (LedgerError::Contended(_) | LedgerError::Transient(_) | LedgerError::Unreachable(_))) if tries.lost => {
                     tracing::warn!(event = "commit_unresolved", error = %error, "asking the store again what became of a commit");
                 }
                 Err(error) => return Err(error),
@@ -249,7 +251,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         let mut open = Vec::with_capacity(cases.len());
         for (case, decided) in cases.into_iter().zip(draft.decided) {
             match report.known.iter().find(|known| known.id == case.first.job.request.id) {
-                Some(known) => self.known(case, decided, known),
+                Some(known) => self.known(case, decided, known, tries.lost),
                 None => open.push(case),
             }
         }
@@ -267,9 +269,10 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         open
     }
 
-    /// Answers a case whose id the journal has already.
-    fn known(&mut self, mut case: Case, decided: Decided, known: &KnownId) {
-        if known.own {
+    /// Answers a case whose id the journal has already. Bytes like its own are its own only when an answer was `lost`: two declines of
+    /// one millisecond, by another daemon or by this one's last batch, have the same.
+    fn known(&mut self, mut case: Case, decided: Decided, known: &KnownId, lost: bool) {
+        if known.own && lost {
             // An earlier try went through after all. How it moved money that others move too is read again.
             let account = case.file().map(|file| file.card.account.id);
             let charges: Vec<_> = match &decided.verdict {

@@ -54,3 +54,22 @@ async fn a_book_without_room_is_left_as_it_is() {
     assert_eq!(rig.ask("a", &cards[299], 30, MS(300)).answer().await.decision, Decision::Approved);
     assert_eq!(rig.reads(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_lane_does_not_keep_the_others_from_reading_ahead() {
+    let rig = rig_with(Settings { lanes: 2, book_accounts_max: 10_000, book_counters_max: 10_000, ..SETTINGS });
+    let cards = rig.known_cards(2000, 100).await;
+    rig.fault(&[Fault::Stall(MS(60_000))]);
+    let mut stuck = rig.ask("stuck", &cards[0], 30, MS(300_000));
+    sleep(MS(10)).await;
+    let (before, began) = (rig.reads(), Instant::now());
+    rig.pipeline.read_ahead().await;
+    let took = began.elapsed();
+    sleep(MS(10)).await;
+    // The busy one has a piece in front of it, and is given up at the next; the other one has read about half of the sixteen.
+    let read = rig.reads() - before;
+    assert!((4..12).contains(&read) && took < MS(3000), "{read} pieces in {took:?}");
+    assert_eq!(stuck.answer().await.decision, Decision::Approved);
+    sleep(MS(10)).await;
+    assert_eq!(rig.reads() - before, read + 1, "the piece in front of it");
+}

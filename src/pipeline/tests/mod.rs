@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod ahead;
+mod lost;
 mod model;
 mod pulse;
 mod spans;
@@ -58,20 +59,25 @@ impl Waiting {
     }
 }
 
+const SETTINGS: Settings = Settings {
+    lanes: 1,
+    batch_max: 64,
+    lane_queue_max: 1000,
+    in_flight_max: 1000,
+    book_accounts_max: 100,
+    book_counters_max: 100,
+    deadline_default: Duration::from_millis(2000),
+    deadline_reserve: Duration::from_millis(50),
+    shed_before: Duration::from_millis(20),
+    fact_tries: 3,
+    drain_timeout: Duration::from_millis(1000),
+};
+
 fn rig() -> Rig {
-    let settings = Settings {
-        lanes: 1,
-        batch_max: 64,
-        lane_queue_max: 1000,
-        in_flight_max: 1000,
-        book_accounts_max: 100,
-        book_counters_max: 100,
-        deadline_default: MS(2000),
-        deadline_reserve: MS(50),
-        shed_before: MS(20),
-        fact_tries: 3,
-        drain_timeout: MS(1000),
-    };
+    rig_with(SETTINGS)
+}
+
+fn rig_with(settings: Settings) -> Rig {
     let memory = memory::Settings { bytes_max: 1 << 20, ttl: MS(3_600_000), absent_ttl: MS(3_600_000) };
     let (model, telemetry, started) = (Model::default(), Telemetry::default(), Instant::now());
     let wall: WallClock = Arc::new(move || Timestamp(1_772_619_307_000_000 + i64::try_from(started.elapsed().as_micros()).unwrap()));
@@ -291,34 +297,6 @@ async fn an_id_that_was_shed_is_not_decided_for_its_repeats() {
     assert_eq!((second.body, second.journaled), (first.body, false));
     sleep(MS(1000)).await;
     assert_eq!(rig.held(), 20, "only what was approved is held");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_commit_is_resolved_by_sending_it_again() {
-    for fault in [Fault::LostAfter, Fault::LostBefore] {
-        let rig = rig();
-        let card = rig.card(1, 100);
-        rig.fault(&[fault, Fault::Unreachable, Fault::Contended]);
-        let answer = rig.ask("one", &card, 30, MS(2000)).answer().await;
-        assert_eq!((answer.decision, answer.replayed, rig.held()), (Decision::Approved, false, 30), "{fault:?}");
-        assert!(answer.fresh.is_some(), "{fault:?}: it is our own and nobody has seen it");
-        // The working copy is right afterwards: 70 are left.
-        let more = heard(rig.ask("two", &card, 71, MS(2000)).answer().await);
-        assert_eq!(more.reason, Some(Reason::InsufficientFunds), "{fault:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_commit_is_not_answered_before_it_is_resolved() {
-    let rig = rig();
-    let card = rig.card(1, 100);
-    let mut faults = vec![Fault::LostAfter];
-    faults.extend([Fault::Unreachable; 40]);
-    rig.fault(&faults);
-    let asked = Instant::now();
-    let answer = rig.ask("one", &card, 30, MS(300)).answer().await;
-    assert!(asked.elapsed() > MS(1000), "answered after {:?}", asked.elapsed());
-    assert_eq!((answer.reason, rig.held()), (Some(Reason::DeadlineExceeded), 0));
 }
 
 #[tokio::test(start_paused = true)]
