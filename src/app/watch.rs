@@ -84,17 +84,8 @@ impl<S: Store> Watch<S> {
                 announced = true;
                 tracing::info!(event = "ready", http = address, "taking requests");
             }
-            self.moves().await;
+            moves(self.threads.as_ref()).await;
             systemd.turned(self.pulse.stuck(), ready, &self.failing(), &self.telemetry).await;
-        }
-    }
-
-    /// Waits until work on all runtimes' threads has moved: this loop runs on a thread of its own, and where a thread of theirs spins or is
-    /// blocked, there must be no sign of life.
-    async fn moves(&self) {
-        drop(tokio::spawn(async {}).await);
-        if let Some(threads) = &self.threads {
-            drop(threads.spawn(async {}).await);
         }
     }
 
@@ -128,9 +119,38 @@ impl<S: Store> Watch<S> {
     }
 }
 
+/// Waits until work has moved on the threads of this runtime and on those of requests: the watch runs on a thread of its own, and where
+/// a thread of theirs spins or is blocked, there must be no sign of life.
+async fn moves(threads: Option<&Handle>) {
+    drop(tokio::spawn(async {}).await);
+    if let Some(threads) = threads {
+        drop(threads.spawn(async {}).await);
+    }
+}
+
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
-    use super::*;
+    use super::{super::threads::Threads, *};
+    use std::sync::mpsc;
+
+    #[tokio::test]
+    async fn there_is_no_sign_of_life_while_what_requests_run_on_is_blocked() {
+        let threads = Threads::start(1).unwrap();
+        let (release, released) = mpsc::sync_channel::<()>(1);
+        let (block, blocked) = mpsc::sync_channel(1);
+        let handle = threads.handle().cloned();
+        let stuck = handle.as_ref().unwrap().spawn(async move {
+            block.send(()).unwrap();
+            released.recv().unwrap();
+        });
+        blocked.recv().unwrap();
+        let quiet = timeout(Duration::from_millis(200), moves(handle.as_ref())).await;
+        assert!(quiet.is_err(), "work moved on a thread that is blocked");
+        release.send(()).unwrap();
+        timeout(Duration::from_secs(10), moves(handle.as_ref())).await.unwrap();
+        stuck.await.unwrap();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_takes_no_commits_is_out_until_one_goes_through_or_nobody_tries() {

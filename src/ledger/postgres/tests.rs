@@ -331,6 +331,35 @@ async fn a_poisoned_group_is_refused_whole() {
 }
 
 #[tokio::test]
+async fn rows_that_mean_nothing_are_refused_whoever_writes_them() {
+    in_world(SEED, |world| async move {
+        committed(&mut world.store.ledger(), &world.approval("held", 1, 5, &[key(1, 1, 0)]).await).await;
+        let mut psql = world.stranger().await;
+        for (change, named) in [
+            ("update accounts set kind = 'savings' where id = 1", "acc_1"),
+            ("update accounts set currency = 'usd' where id = 1", "acc_1"),
+            ("update accounts set status = 'frozen' where id = 1", "acc_1"),
+            ("insert into accounts (id, token, program_id, currency) values (9, 'acc_9', 1, 'US')", "acc_9"),
+            ("update accounts set held = -1 where id = 1", "held"),
+            ("update holds set amount = 0 where authorization_id = 'held'", "held"),
+            ("update holds set status = 4 where authorization_id = 'held'", "held"),
+            ("update counters set amount = -1", "counters"),
+            ("update counters set count = -1", "counters"),
+        ] {
+            let error = sqlx::raw_sql(change).execute(&mut psql).await.unwrap_err();
+            let text = error.to_string();
+            let code = error.into_database_error().unwrap().code().unwrap().into_owned();
+            assert!(code == "23514" && text.contains(named), "{change}: {code} {text}");
+        }
+        for change in ["update accounts set status = 'closed' where id = 2", "update holds set status = 2 where authorization_id = 'held'"]
+        {
+            sqlx::raw_sql(change).execute(&mut psql).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_version_never_repeats() {
     in_world(SEED, |world| async move {
         let mut seen = std::collections::HashSet::from([world.file(1).await.card.version]);
