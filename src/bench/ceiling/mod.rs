@@ -10,7 +10,7 @@ mod search;
 use super::{
     Error, Request, Seen, Step,
     environment::{Environment, file_system},
-    floor::{Echo, FloorReport, Ratio, turns::Echoes},
+    floor::{Echo, FloorReport, Ratio, ratios, turns::Echoes},
     measure::{Measured, measure},
     pacer::Began,
     record::Record,
@@ -25,7 +25,7 @@ use super::{
 use crate::telemetry::{Span, report::Report};
 use hdrhistogram::Histogram;
 use search::{Outcome, Search};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// Unmeasured time at the start of each step.
@@ -139,8 +139,9 @@ struct Taken {
 struct Half {
     of: &'static str,
     search: Search,
-    /// The latest step at the rate that is the highest kept so far; the latest of all while none was kept.
-    best: Option<(u32, Taken)>,
+    /// The latest step at each rate that was kept, and the latest that was not.
+    kept: BTreeMap<u32, Taken>,
+    not_kept: Option<Taken>,
     requests: Requests,
     /// Why the lowest rate that was not kept was not.
     generator: Option<u32>,
@@ -148,7 +149,7 @@ struct Half {
 
 impl Half {
     fn new(of: &'static str, search: Search) -> Self {
-        Self { of, search, best: None, requests: Requests::default(), generator: None }
+        Self { of, search, kept: BTreeMap::new(), not_kept: None, requests: Requests::default(), generator: None }
     }
 
     /// The next step, with other chances than the last.
@@ -166,12 +167,17 @@ impl Half {
         self.search.heard(judged.outcome);
         let line = line(self.of, scenario, &taken.measured, &judged);
         step(Step::Note(&line.told()));
-        let is_best = judged.outcome == Outcome::Kept && self.search.found() == Some(rate);
-        let none_was_kept = self.best.as_ref().is_none_or(|(best, _)| self.search.found() != Some(*best));
-        if is_best || none_was_kept {
-            self.best = Some((rate, taken));
+        match judged.outcome {
+            Outcome::Kept => drop(self.kept.insert(rate, taken)),
+            Outcome::Nearly | Outcome::Broken => self.not_kept = Some(taken),
         }
         line
+    }
+
+    /// The step that counts: the latest at the highest rate that was kept, or the latest of all when none was.
+    fn best(self) -> Option<Taken> {
+        let Self { search, mut kept, not_kept, .. } = self;
+        search.found().and_then(|rate| kept.remove(&rate)).or(not_kept)
     }
 
     /// Whether the generator was why no higher rate was kept.
@@ -262,13 +268,14 @@ async fn finish(
         reached: ours.search.broken().is_some(),
         search: Some(search),
     };
-    let Some((_, Taken { mut measured, began: Some(began), told, spans })) = ours.best else {
+    let requests = ours.requests.clone();
+    let Some(Taken { mut measured, began: Some(began), told, spans }) = ours.best() else {
         return Err(Error::Ceiling("there was no step".to_owned()));
     };
     let environment = versions::versions(environment, stage, told.as_ref()).await;
     let stages = stages::merge(&spans, told.as_ref(), &request.promise);
     // Every request of every step is accounted for; speed is that of the step that counts.
-    measured.requests = Requests { measured: measured.requests.measured, ..ours.requests };
+    measured.requests = Requests { measured: measured.requests.measured, ..requests };
     measured.ceiling = Some(ceiling);
     let around = Around { environment, began, queue_depth, settled, troubles, target, stages };
     let mut summary = run::summarise(&request.scenario, run::Turns { command: "ceiling", rounds: 1 }, &measured, proof, around);
@@ -331,11 +338,15 @@ fn warn(summary: &mut Summary) {
     warn(!search.confirmed, "not_confirmed", "the ceiling was not kept a second time before the steps or the time were used up");
     warn(search.echo_confirmed == Some(false), "echo_not_confirmed", "the echo's ceiling was not kept a second time");
     warn(search.generator, "generator_limited", &format!("{late}; what decides may do more"));
+    let reached = summary.floor.as_ref().and_then(|floor| floor.echo.as_ref()).is_none_or(|echo| echo.ceiling_reached);
+    warn(!reached, "echo_not_reached", "the search ended before the echo was offered more than it can do");
     warn(search.echo_generator == Some(true), "echo_generator_limited", &format!("{late} of the echo; it may do more"));
+    warnings.extend(summary.floor.iter().flat_map(ratios::warnings));
     summary.warnings.extend(warnings);
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::bench::record::histogram;
@@ -359,6 +370,27 @@ mod tests {
         };
         change(&mut it);
         it
+    }
+
+    #[test]
+    fn the_step_that_counts_is_the_latest_at_the_highest_rate_that_was_kept() {
+        let scenario = Scenario { rate_per_s: 1_000, ceiling_p99: Duration::from_millis(100), ..Scenario::default() };
+        let check = |p99s_ms: &[u64], found, best_ms| {
+            let mut half = Half::new("daemon", Search::new(1_000, 100_000));
+            for p99_ms in p99s_ms {
+                let step = Scenario { rate_per_s: half.search.next().unwrap(), ..scenario.clone() };
+                let taken = Taken { measured: measured(p99_ms * 1_000, |_| ()), began: None, told: None, spans: Vec::new() };
+                half.heard(&step, taken, &mut |_| ());
+            }
+            assert_eq!(half.search.found(), found, "{p99s_ms:?}");
+            let p99 = half.best().unwrap().measured.response.value_at_quantile(0.99) / 1_000;
+            assert_eq!(p99, best_ms, "{p99s_ms:?}");
+        };
+        check(&[1, 2, 900], Some(2_000), 2);
+        check(&[1, 2, 900, 30, 40, 50], Some(3_750), 50);
+        // 4,000 is too much, 3,875 the highest that was kept, and the second time it is not: what counts is the step at 3,750.
+        check(&[1, 2, 900, 30, 40, 50, 60, 901], Some(3_750), 50);
+        check(&[900, 901], None, 901);
     }
 
     #[test]

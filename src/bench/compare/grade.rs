@@ -2,6 +2,7 @@
 
 use super::{CompareError, Settings, Side};
 use crate::bench::{
+    floor::ratios,
     summary::{Latency, Summary, rounded},
     warning::SAMPLES_MIN,
 };
@@ -231,8 +232,8 @@ fn figures(it: &Summary) -> Vec<Figure> {
     let mut all = Vec::new();
     // A search ends at another rate each time: its times are those of that rate, and its errors those of the rates above.
     if it.ceiling.as_ref().is_none_or(|ceiling| ceiling.search.is_none()) {
-        // What an echo lost would have come late: it is no floor then.
-        let echo = it.floor.as_ref().and_then(|floor| floor.echo.as_ref()).filter(|echo| echo.lost == 0);
+        // Against an echo that was disturbed everything looks better: its times are graded as they are then.
+        let echo = it.floor.as_ref().and_then(|floor| floor.echo.as_ref()).filter(|echo| ratios::is_floor(echo));
         times(&mut all, "", &it.response_time, echo.map(|echo| &echo.response_time));
         times(&mut all, "service_time.", &it.service_time, echo.map(|echo| &echo.service_time));
         all.push(plain("achieved", it.rate.achieved_per_s, Unit::PerS, None));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bench::{
-    floor::{Ratio, ratios::tests::floor},
+    floor::{Echo, Ratio, ratios::tests::floor},
     proof::Proof,
     summary::{Ceiling, Requests, tests::example},
 };
@@ -98,6 +98,13 @@ fn where_both_have_a_floor_the_ratio_to_it_is_graded() {
     // Half of the floor's 6 ms, and nobody notices 4 ms.
     check(with_echo(9_000, 6_000), with_echo(9_000, 4_500), 4_000.0, &[("p99_to_floor", Grade::Same)]);
     check(with_echo(9_000, 6_000), with_p99(18_000), 100.0, &[("p99", Grade::Regression)]);
+    // An echo that was late itself is no floor: the daemon is not better because of it.
+    let disturbances: [fn(&mut Echo); 3] = [|echo| echo.rate.saturated = true, |echo| echo.lost = 1, |echo| echo.rate.held_back = 1];
+    for disturb in disturbances {
+        let mut disturbed = with_echo(18_000, 30_000);
+        disturb(disturbed.floor.as_mut().unwrap().echo.as_mut().unwrap());
+        check(with_echo(9_000, 6_000), disturbed, 100.0, &[("p99", Grade::Regression)]);
+    }
     let mut slow = with_echo(9_000, 6_000);
     slow.stages[0].latency.percentiles_us.insert("p99".to_owned(), 9_000);
     slow.floor.as_mut().unwrap().commit_alone.as_mut().unwrap().count = 20_000;

@@ -53,7 +53,7 @@ impl Figures {
 pub(super) fn ratios(floor: &FloorReport, rounds: &[Round], daemon: &Measured, arrival: Arrival) -> Vec<Ratio> {
     let mut ratios = Vec::new();
     let mut add = |name: &str, digits: i32, meaning: &str, values: Vec<Option<f64>>| ratios.extend(ratio(name, digits, meaning, values));
-    if floor.echo.as_ref().is_some_and(|echo| echo_faults(echo).is_empty()) {
+    if floor.echo.as_ref().is_some_and(is_floor) {
         let both = |quantile, of: fn(f64, f64) -> f64| -> Vec<Option<f64>> {
             let figures = |round: &Round| Some(of(at(&round.daemon.response, quantile)?, at(&round.echo.as_ref()?.response, quantile)?));
             rounds.iter().map(figures).collect()
@@ -96,7 +96,7 @@ fn at(latency: &Latency, name: &str) -> Option<f64> {
 }
 
 /// Why a floor, or a ratio to it, may not mean what it seems to.
-pub(super) fn warnings(floor: &FloorReport) -> Vec<Warning> {
+pub(in crate::bench) fn warnings(floor: &FloorReport) -> Vec<Warning> {
     let mut warnings: Vec<Warning> = floor.echo.iter().flat_map(echo_faults).collect();
     let mut warn = |code: &str, text: String| warnings.push(Warning { code: code.to_owned(), text });
     for ratio in &floor.ratios {
@@ -122,6 +122,11 @@ pub(super) fn warnings(floor: &FloorReport) -> Vec<Warning> {
         );
     }
     warnings
+}
+
+/// Whether the echo's times can be compared with.
+pub(in crate::bench) fn is_floor(echo: &Echo) -> bool {
+    echo_faults(echo).is_empty()
 }
 
 /// What speaks against the echo's figures.
