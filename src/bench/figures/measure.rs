@@ -32,6 +32,8 @@ use std::{
 
 /// Requests under way where it goes as fast as it can: enough for the lanes to fill a commit while one is on its way.
 const IN_FLIGHT: u32 = 512;
+/// Of this many requests one may be declined for reasons of ours, as in the scenario `steady`.
+const ERRORS_SHARE: u64 = 1_000;
 /// More than can be sent a second: a closed loop takes what it needs.
 const CLOSED_PER_S: u32 = 60_000;
 /// Requests a second where latency is measured.
@@ -132,6 +134,19 @@ fn sound(seen: Seen) -> Result<(Summary, Told), Without> {
     Ok((summary, told))
 }
 
+/// As [`sound`], of a load that is no more than can be done: a quick "too busy" is no answer, and must not be counted as one.
+fn answered(seen: Seen) -> Result<(Summary, Told), Without> {
+    let (summary, mut told) = sound(seen)?;
+    let (errors, all) = (summary.requests.errors, summary.requests.answered);
+    let text = format!("{errors} of {all} requests were declined for reasons of ours");
+    match errors {
+        0 => {}
+        _ if errors * ERRORS_SHARE > all => return Err(Without::Wrong(text)),
+        _ => told.notes.push(text),
+    }
+    Ok((summary, told))
+}
+
 /// The versions that are known, by what they are of.
 fn named(it: &Environment, store: Option<&str>) -> BTreeMap<&'static str, String> {
     let store = (if store == Some("sqlite") { "SQLite" } else { "PostgreSQL" }, &it.store);
@@ -146,7 +161,7 @@ async fn steady(
     step: &mut impl FnMut(Step<'_>),
 ) -> Result<Told, Without> {
     let request = behind(order, queue_type, load(&order.sizes))?;
-    let (summary, mut told) = sound(floor::turns::run(&request, order.sizes.rounds, order.redis.clone(), &mut *step).await?)?;
+    let (summary, mut told) = answered(floor::turns::run(&request, order.sizes.rounds, order.redis.clone(), &mut *step).await?)?;
     told.ratio(p50, ratio(&summary, "p50_over_echo_us"), 1e3);
     told.ratio(p99, ratio(&summary, "p99_to_echo"), 1.0);
     let echo = summary.floor.as_ref().and_then(|floor| floor.echo.as_ref());
@@ -205,7 +220,7 @@ async fn closed(
     if let Location::Sqlite(_) = request.store {
         request.pipeline.batch_max = Sqlite::BATCH_MAX;
     }
-    let (summary, mut told) = sound(floor::turns::run(&request, sizes.rounds, None, &mut *step).await?)?;
+    let (summary, mut told) = answered(floor::turns::run(&request, sizes.rounds, None, &mut *step).await?)?;
     told.figure(name, summary.rate.achieved_per_s, Vec::new());
     if let Some(name) = to_floor {
         told.ratio(name, ratio(&summary, "decisions_to_commits"), 1.0);
