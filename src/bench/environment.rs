@@ -1,5 +1,6 @@
 //! Where a run took place: figures mean nothing without it.
 
+use super::summary::rounded;
 use serde::{Deserialize, Serialize};
 use std::{fs, path::Path, thread, time::Duration};
 
@@ -18,8 +19,11 @@ pub struct Environment {
     pub governor: Option<String>,
     /// Memory, MiB.
     pub memory_mib: u64,
-    /// Load average over a minute before the run: what else was going on.
+    /// Load average over a minute before the run, in which a run before it is counted too.
     pub load_before: Option<f64>,
+    /// Share of the processors' time that was used just before the run, 0 to 1: what else is going on.
+    #[serde(default)]
+    pub busy_before: Option<f64>,
     /// File system of the run's own directory: of its SQLite file, and of the synced writes.
     #[serde(default)]
     pub disk: Option<String>,
@@ -51,6 +55,7 @@ impl Environment {
             governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             memory_mib: memory.unwrap_or_default() / 1024,
             load_before: load(),
+            busy_before: busy(BUSY_LOOK),
             ..Self::default()
         }
     }
@@ -66,6 +71,9 @@ pub fn cpu_time(process: Option<u32>) -> Option<Duration> {
     let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
     Some(Duration::from_millis(ticks * 1_000 / TICKS_PER_S))
 }
+
+/// How long the processors are looked at before a run.
+const BUSY_LOOK: Duration = Duration::from_millis(500);
 
 /// The unit of times in `/proc`, on every architecture of Linux that this runs on.
 const TICKS_PER_S: u64 = 100;
@@ -99,6 +107,29 @@ pub fn load() -> Option<f64> {
     line("/proc/loadavg")?.split_whitespace().next()?.parse().ok()
 }
 
+/// The share of all processors' time that is used from now on, for a while.
+#[expect(clippy::disallowed_methods, reason = "nothing may run here while it is looked how much runs elsewhere")]
+fn busy(for_a_while: Duration) -> Option<f64> {
+    let before = processors()?;
+    thread::sleep(for_a_while);
+    let after = processors()?;
+    let all = after.1.checked_sub(before.1).filter(|ticks| *ticks > 0)?;
+    Some(rounded(after.0.saturating_sub(before.0) as f64 / all as f64, 2))
+}
+
+/// Ticks that all processors were used for, and that there were, since the start of the machine.
+fn processors() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    used_of_all(text.lines().find_map(|line| line.strip_prefix("cpu "))?)
+}
+
+/// Of user, nice, system, idle, iowait, irq, softirq and steal, the fourth and fifth are unused; what comes after is in the first two.
+fn used_of_all(fields: &str) -> Option<(u64, u64)> {
+    let ticks: Vec<u64> = fields.split_whitespace().take(8).map(|ticks| ticks.parse().ok()).collect::<Option<_>>()?;
+    let (all, unused) = (ticks.iter().sum::<u64>(), ticks.get(3)? + ticks.get(4)?);
+    Some((all - unused, all))
+}
+
 fn line(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
@@ -117,6 +148,13 @@ mod tests {
         }
         assert!(before.is_some() && cpu_time(None) > before);
         assert_eq!(cpu_time(Some(u32::MAX)), None);
+    }
+
+    #[test]
+    fn waiting_for_a_disk_is_not_being_busy() {
+        assert_eq!(used_of_all(" 100 1 50 800 30 2 3 4 9 0"), Some((160, 990)));
+        assert_eq!((used_of_all("100 1 50"), used_of_all("a b c d e f g h")), (None, None));
+        assert!(busy(Duration::from_millis(50)).is_some_and(|share| (0.0..=1.0).contains(&share)));
     }
 
     #[test]

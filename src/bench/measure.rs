@@ -15,6 +15,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Seconds on end that a ceiling has to be held.
 const CEILING_SECONDS: usize = 3;
+/// The share of what is offered that has to be answered as fast as it comes.
+const KEPT_UP: f64 = 0.98;
+/// Answers that may come a little after the end by chance, however few there are.
+const FEW: u64 = 3;
 
 /// Everything that follows from the sendings.
 #[derive(Clone, Debug)]
@@ -202,9 +206,8 @@ struct Sums {
     errors: u64,
     late_approvals: u64,
     unsent: u64,
-    /// First moment due and last answer among what is measured, microseconds from the start.
-    from_us: u64,
-    to_us: u64,
+    /// When each answer came, the warm-up's too, microseconds from the start.
+    answered_us: Vec<u64>,
 }
 
 impl Sums {
@@ -226,8 +229,7 @@ impl Sums {
             errors: 0,
             late_approvals: 0,
             unsent: 0,
-            from_us: u64::MAX,
-            to_us: 0,
+            answered_us: Vec::new(),
         }
     }
 
@@ -243,7 +245,6 @@ impl Sums {
         self.errors += u64::from(system);
         if seen.measured {
             self.offered += 1;
-            self.from_us = self.from_us.min(due_us);
             self.lag.saturating_record(u64::from(lag_us));
         }
         let Some(response_us) = seen.response_us.map(u64::from) else { return };
@@ -253,10 +254,10 @@ impl Sums {
         let answered = usize::try_from((due_us + response_us) / 1_000_000).unwrap_or(0);
         self.grow(answered);
         self.seconds[answered].answered += 1;
+        self.answered_us.push(due_us + response_us);
         if seen.measured {
             self.response.saturating_record(response_us);
             self.service.saturating_record(response_us.saturating_sub(u64::from(lag_us)));
-            self.to_us = self.to_us.max(due_us + response_us);
             if let Some(outcome) = seen.outcome {
                 *self.decisions.entry(outcome.decision().name().to_owned()).or_default() += 1;
                 if let Some(reason) = outcome.reason() {
@@ -323,15 +324,18 @@ fn rate(scenario: &Scenario, pace: &Pace, sums: &Sums) -> Rate {
         true => pace.sending.saturating_sub(scenario.warm_up).as_secs_f64().clamp(1e-6, scenario.duration.as_secs_f64()),
         false => scenario.duration.as_secs_f64(),
     };
-    let lasted_s = (sums.to_us.saturating_sub(sums.from_us) as f64 / 1e6).max(if sums.to_us > 0 { 1e-6 } else { measured_s });
-    let offered = sums.offered as f64 / measured_s;
-    // The last answers come after the last request was due: at a low rate that is no failure to keep up.
-    let achieved = sums.response.len() as f64 / lasted_s.max(measured_s);
+    // Who keeps up answers at the rate that is offered, as much later as an answer takes; in a closed loop, as soon as it is asked.
+    let median_us = sums.response.lowest_equivalent(sums.response.value_at_quantile(0.5));
+    let takes_us = if sums.closed { 0 } else { median_us };
+    let from_us = u64::try_from(scenario.warm_up.as_micros()).unwrap_or(u64::MAX).saturating_add(takes_us);
+    let to_us = from_us.saturating_add((measured_s * 1e6) as u64);
+    let answered = sums.answered_us.iter().filter(|at| (from_us..to_us).contains(at)).count() as u64;
+    let (offered, achieved) = (sums.offered as f64 / measured_s, answered as f64 / measured_s);
     Rate {
         offered_per_s: rounded(offered, 1),
         achieved_per_s: rounded(achieved, 1),
         measured_s,
-        saturated: achieved < offered * 0.98,
+        saturated: achieved < offered * KEPT_UP && sums.offered.saturating_sub(answered) > FEW,
         lag: Latency::figures(&sums.lag),
         held_back: pace.held_back,
         ran_out: pace.ran_out,

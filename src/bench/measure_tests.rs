@@ -105,10 +105,21 @@ fn each_second_tells_what_was_due_and_what_was_answered_in_it() {
 
 #[test]
 fn falling_behind_is_saturation() {
-    let kept = run(&scenario(), &[(1_000, Some(0), Some(1_000), APPROVED), (2_900, Some(0), Some(1_000), APPROVED)]);
-    assert!(!kept.rate.saturated, "{:?}", kept.rate);
-    let late = run(&scenario(), &[(1_000, Some(0), Some(1_000), APPROVED), (2_900, Some(0), Some(3_000_000), APPROVED)]);
-    assert!(late.rate.saturated, "{:?}", late.rate);
+    // A hundred requests a second for three, of which the first is the warm-up.
+    let rate = |answer_us: fn(u64) -> u32| {
+        let stories: Vec<Story> = (0..300).map(|nth| (nth * 10, Some(0), Some(answer_us(nth)), APPROVED)).collect();
+        run(&scenario(), &stories).rate
+    };
+    for (what, answer_us, achieved, saturated) in [
+        ("quick", (|_| 1_000) as fn(u64) -> u32, 100.0, false),
+        ("slow, and always as slow", |_| 700_000, 100.0, false),
+        ("one straggler", |nth| if nth == 299 { 60_000_000 } else { 1_000 }, 99.5, false),
+        ("slower by a quarter with each", |nth| u32::try_from(nth * 2_500).unwrap(), 80.0, true),
+        ("nothing after the middle", |nth| if nth < 200 { 1_000 } else { 5_000_000 }, 50.0, true),
+    ] {
+        let rate = rate(answer_us);
+        assert_eq!((rate.achieved_per_s, rate.saturated), (achieved, saturated), "{what}: {rate:?}");
+    }
 }
 
 #[test]

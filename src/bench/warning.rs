@@ -39,6 +39,8 @@ pub struct Circumstances<'a> {
 
 /// Lag above which the generator counts as late, microseconds: as much as the answers take.
 const LAG_MAX_US: u64 = 1_000;
+/// Share of the processors' time that something else may use.
+const BUSY_MAX: f64 = 0.2;
 /// Samples above a percentile below which it says little.
 pub(super) const SAMPLES_MIN: u64 = 100;
 
@@ -58,6 +60,14 @@ pub fn warnings(it: &Circumstances<'_>) -> Vec<Warning> {
         format!(
             "the generator fell behind: 1 % of the requests went out more than {lag} µs late; response times include that, so read \
              them as an overload of this machine"
+        ),
+    );
+    let (rarely, slow) = (rate.lag.percentile("p99.9"), it.response.percentile("p99.9"));
+    warn(
+        rate.held_back == 0 && lag <= LAG_MAX_US && rarely > LAG_MAX_US && rarely * 2 > slow && it.arrival != Arrival::Closed,
+        "generator_paused",
+        format!(
+            "the generator paused: one request in a thousand went out more than {rarely} µs late, which is most of what p99.9 and above show"
         ),
     );
     warn(
@@ -113,8 +123,12 @@ pub fn warnings(it: &Circumstances<'_>) -> Vec<Warning> {
         ),
     );
     warn(it.debug_build, "debug_build", "a debug build was measured: build with --release".to_owned());
-    let (load, cores) = (it.environment.load_before.unwrap_or(0.0), it.environment.cores);
-    warn(load > cores as f64 * 0.5, "machine_busy", format!("the machine was busy before the run: load {load} on {cores} cores"));
+    let busy = it.environment.busy_before.unwrap_or(0.0);
+    warn(
+        busy > BUSY_MAX,
+        "machine_busy",
+        format!("the machine was busy with something else just before the run: {:.0} % of its processors' time", busy * 100.0),
+    );
     warn(
         !it.spawned && it.funds == Funds::Plenty,
         "funds_not_applied",
@@ -138,7 +152,7 @@ mod tests {
         let lag = Latency { count: 1, percentiles_us: BTreeMap::from([("p99".to_owned(), 200)]), ..Latency::default() };
         let mut rate = Rate { offered_per_s: 100.0, achieved_per_s: 100.0, lag, ..Rate::default() };
         let mut response = Latency { count: 2_000_000, ..Latency::default() };
-        let mut environment = Environment { cores: 2, load_before: Some(0.5), ..Environment::default() };
+        let mut environment = Environment { cores: 2, busy_before: Some(0.2), ..Environment::default() };
         change(&mut rate, &mut response, &mut environment);
         let (requests, decisions, proof) = (Requests::default(), BTreeMap::new(), Proof { holds: 7, ..Proof::default() });
         let mut it = Circumstances {
@@ -170,6 +184,14 @@ mod tests {
         check(|_, _, _| (), |_| (), &[]);
         check(lag(1_001), |_| (), &["generator_fell_behind"]);
         check(lag(1_000), |_| (), &[]);
+        let paused = |us: u64| {
+            move |rate: &mut Rate, response: &mut Latency, _: &mut Environment| {
+                rate.lag.percentiles_us.insert("p99.9".to_owned(), us);
+                response.percentiles_us.insert("p99.9".to_owned(), 100_000);
+            }
+        };
+        check(paused(50_001), |_| (), &["generator_paused"]);
+        check(paused(50_000), |_| (), &[]);
         check(|rate, _, _| rate.held_back = 1, |_| (), &["in_flight_full"]);
         check(|rate, _, _| rate.saturated = true, |_| (), &["saturated"]);
         check(lag(9_000), |it| it.arrival = Arrival::Closed, &["closed_loop"]);
@@ -177,7 +199,7 @@ mod tests {
         check(|_, _, _| (), |it| it.queue_depth = 3, &["queue_not_empty"]);
         check(|_, response, _| response.count = 100_000, |_| (), &["few_samples"]);
         check(|_, _, _| (), |it| it.debug_build = true, &["debug_build"]);
-        check(|_, _, environment| environment.load_before = Some(1.5), |_| (), &["machine_busy"]);
+        check(|_, _, environment| environment.busy_before = Some(0.21), |_| (), &["machine_busy"]);
         check(|_, _, _| (), |it| it.proof = None, &["not_proved"]);
         check(|_, _, _| (), |it| it.settled = false, &["not_settled"]);
         check(|_, _, _| (), |it| it.spawned = false, &["funds_not_applied", "holds_remain"]);

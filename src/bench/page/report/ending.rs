@@ -86,6 +86,7 @@ pub(super) fn circumstances(it: &Summary) -> Markup {
         ("kernel", (!machine.kernel.is_empty()).then(|| format!("Linux {}", machine.kernel))),
         ("disk", machine.disk.as_ref().map(|disk| format!("{disk}, under the run's own directory"))),
         ("processor time", it.cpu.as_ref().map(processor_time)),
+        ("busy before", machine.busy_before.map(|share| format!("{:.0} % of the processors' time", share * 100.0))),
         ("load before", machine.load_before.map(|load| format!("{} over a minute", format::plain(load)))),
         ("versions", Some(versions)),
         ("commit", Some(tool.commit.clone().unwrap_or_else(|| "not known to this build".to_owned()))),
