@@ -10,6 +10,8 @@
 //! | `errors` | none, or `%` of answers | system declines, of all that were sent |
 //! | `late` `declined` `approved` | none, or `%` of measured answers | those that are `deadline_exceeded`; declines; approvals; after the warm-up |
 //! | `achieved` `offered` `ceiling` | none | requests a second |
+//! | `p50_over_echo` | `us` `ms` `s` | response time's p50, over that of the broker's echo, as `bench floor` measures both |
+//! | `p99_to_echo` `ceiling_to_echo` `commit_p50_to_floor` `decisions_to_commits` | none | to a floor that was measured in turn |
 
 use super::summary::{Latency, Summary};
 use crate::telemetry::Span;
@@ -55,6 +57,8 @@ enum Metric {
     Count(Count),
     Share(Count),
     Rate(Rate),
+    /// What is told of a floor, by the name it has in a summary.
+    Ratio(&'static str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +134,10 @@ const COUNTS: [(&str, Count); 10] = [
 
 const RATES: [(&str, Rate); 3] = [("achieved", Rate::Achieved), ("offered", Rate::Offered), ("ceiling", Rate::Ceiling)];
 
+/// Ratios to floors, and the one that is a time.
+const RATIOS: [&str; 4] = ["p99_to_echo", "ceiling_to_echo", "commit_p50_to_floor", "decisions_to_commits"];
+const OVER_ECHO: (&str, &str) = ("p50_over_echo", "p50_over_echo_us");
+
 impl Threshold {
     /// Reads one.
     ///
@@ -147,11 +155,11 @@ impl Threshold {
         let number: f64 = digits.trim().parse().map_err(|_| wrong(format!("has no number after the sign: {limit:?}")))?;
         let metric = Metric::named(name, unit == "%").ok_or_else(|| wrong(unknown(name)))?;
         let factor = match (metric, unit) {
-            (Metric::Time(..), "us" | "µs") => 1.0,
-            (Metric::Time(..), "ms") => 1e3,
-            (Metric::Time(..), "s") => 1e6,
-            (Metric::Time(..), _) => return Err(wrong("is about a time, so it needs a unit: us, ms or s".to_owned())),
-            (Metric::Share(_), "%") | (Metric::Count(_) | Metric::Rate(_), "") => 1.0,
+            (metric, "us" | "µs") if metric.is_time() => 1.0,
+            (metric, "ms") if metric.is_time() => 1e3,
+            (metric, "s") if metric.is_time() => 1e6,
+            (metric, _) if metric.is_time() => return Err(wrong("is about a time, so it needs a unit: us, ms or s".to_owned())),
+            (Metric::Share(_), "%") | (Metric::Count(_) | Metric::Rate(_) | Metric::Ratio(_), "") => 1.0,
             _ => return Err(wrong(format!("has a unit that does not go with {name}: {unit:?}"))),
         };
         Ok(Self { text: text.to_owned(), metric, comparison, limit: number * factor })
@@ -169,9 +177,9 @@ impl Threshold {
             Comparison::Equal => (value - self.limit).abs() < f64::EPSILON,
         });
         let unit = match self.metric {
-            Metric::Time(..) => "us",
+            metric if metric.is_time() => "us",
             Metric::Share(_) => "%",
-            Metric::Count(_) | Metric::Rate(_) => "",
+            _ => "",
         };
         Graded { threshold: self.text.clone(), limit: self.limit, value, unit: unit.to_owned(), passed }
     }
@@ -185,7 +193,7 @@ impl fmt::Display for Threshold {
 
 fn unknown(name: &str) -> String {
     let counts = COUNTS.iter().map(|(name, _)| *name).chain(RATES.iter().map(|(name, _)| *name));
-    let counts: Vec<&str> = counts.collect();
+    let counts: Vec<&str> = counts.chain([OVER_ECHO.0]).chain(RATIOS).collect();
     format!(
         "is about {name:?}, which is no metric; there are min, mean, p50, p75, p90, p95, p99, p99.9, p99.99, max, each also as in \
          service_time.p99 and commit.p99, and {}",
@@ -206,12 +214,23 @@ impl Metric {
         if let Some((_, rate)) = RATES.iter().find(|(known, _)| *known == name) {
             return Some(Self::Rate(*rate));
         }
+        if name == OVER_ECHO.0 {
+            return Some(Self::Ratio(OVER_ECHO.1));
+        }
+        if let Some(ratio) = RATIOS.into_iter().find(|known| *known == name) {
+            return Some(Self::Ratio(ratio));
+        }
         let (series, stat) = match name.split_once('.').filter(|(series, _)| !series.starts_with('p') || *series == "publish") {
             None | Some(("response_time", _)) => (Series::Response, name.strip_prefix("response_time.").unwrap_or(name)),
             Some(("service_time", stat)) => (Series::Service, stat),
             Some((span, stat)) => (Series::Span(Span::ALL.into_iter().find(|known| known.name() == span)?), stat),
         };
         Some(Self::Time(series, Stat::named(stat)?))
+    }
+
+    /// Whether its unit is one of time.
+    fn is_time(self) -> bool {
+        matches!(self, Self::Time(..)) || self == Self::Ratio(OVER_ECHO.1)
     }
 
     fn of(self, summary: &Summary) -> Option<f64> {
@@ -234,6 +253,10 @@ impl Metric {
             Self::Rate(Rate::Achieved) => Some(summary.rate.achieved_per_s),
             Self::Rate(Rate::Offered) => Some(summary.rate.offered_per_s),
             Self::Rate(Rate::Ceiling) => summary.ceiling.as_ref().map(|ceiling| ceiling.rate_per_s),
+            Self::Ratio(name) => {
+                let ratios = &summary.floor.as_ref()?.ratios;
+                ratios.iter().find(|ratio| ratio.name == name).map(|ratio| ratio.value)
+            }
         }
     }
 }
@@ -273,6 +296,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::bench::floor::{FloorReport, Ratio, ratios::tests::floor};
 
     #[test]
     fn what_cannot_be_read_is_an_error_and_names_the_metrics() {
@@ -288,6 +312,9 @@ mod tests {
             ("lost==0%", "no metric"),
             ("lost==0ms", "does not go with lost"),
             ("achieved>99%", "does not go with achieved"),
+            ("p50_over_echo<1", "needs a unit"),
+            ("p99_to_echo<2ms", "does not go with p99_to_echo"),
+            ("p98_to_echo<2", "p50_over_echo, p99_to_echo"),
             ("<5ms", "no metric"),
         ] {
             let error = Threshold::parse(text).unwrap_err().to_string();
@@ -328,7 +355,19 @@ mod tests {
         for (text, value) in [("approved>0%", 80.0), ("declined>0%", 20.0), ("late>0%", 1.0), ("errors>0%", 1.0)] {
             assert_eq!(Threshold::parse(text).unwrap().grade(&warm).value, Some(value), "{text}");
         }
-        let nothing = Threshold::parse("user.p99<1ms").unwrap().grade(&summary);
-        assert_eq!((nothing.value, nothing.passed), (None, false), "what was not measured does not pass");
+        let ratio = |name: &str, value| Ratio { name: name.to_owned(), value, lowest: value, highest: value, meaning: String::new() };
+        let mut floored = summary.clone();
+        floored.floor =
+            Some(FloorReport { ratios: vec![ratio("p50_over_echo_us", 980.0), ratio("p99_to_echo", 1.49)], ..floor(600, 5_000) });
+        for (text, value, passed) in
+            [("p50_over_echo<1ms", 980.0, true), ("p99_to_echo<1.5", 1.49, true), ("p99_to_echo<=1.2", 1.49, false)]
+        {
+            let graded = Threshold::parse(text).unwrap().grade(&floored);
+            assert_eq!((graded.value, graded.passed), (Some(value), passed), "{text}");
+        }
+        for text in ["user.p99<1ms", "p99_to_echo<9", "ceiling_to_echo>0"] {
+            let nothing = Threshold::parse(text).unwrap().grade(&summary);
+            assert_eq!((nothing.value, nothing.passed), (None, false), "{text}: what was not measured does not pass");
+        }
     }
 }

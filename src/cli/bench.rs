@@ -106,7 +106,7 @@ pub(super) struct RunArgs {
     /// What a broken promise of the profile means: fail (exit code 99), or tell
     #[arg(long, value_name = "GRADE")]
     grade: Option<String>,
-    /// What must be true of the result, as in 'p99<25ms'; may be given again. Broken: exit code 99
+    /// What must be true of the result, as in 'p99<25ms', or of its ratio to a floor, as in 'p99_to_echo<1.5'; may be given again. Broken: exit code 99
     #[arg(long = "threshold", value_name = "BOUND")]
     thresholds: Vec<String>,
     /// Directory for report.html, report.md, summary.json, latency.hgrm and intervals.hlog
