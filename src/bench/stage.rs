@@ -3,7 +3,7 @@
 use super::{
     Error, Kind, Request,
     record::Record,
-    scenario::{Scenario, Start},
+    scenario::Start,
     scratch::{self, Location, Scratch},
     spawn::{Daemon, Launch},
     summary::Remains,
@@ -136,11 +136,11 @@ impl Stage {
     /// # Errors
     /// It cannot be reached.
     pub async fn target(&mut self, request: &Request, record: &Arc<Record>) -> Result<Arc<dyn Target>, Error> {
-        let Scenario { deadline, in_flight_max, .. } = request.scenario;
+        let deadline = request.scenario.deadline;
         match (request.kind, &self.broker, &self.base) {
             (Kind::Amqp, Some(broker), _) => {
                 let route = Route { exchange: broker.exchange.clone(), key: topology::CREATED.to_owned() };
-                Ok(Arc::new(Amqp::connect(&broker.url, route, Arc::clone(record), in_flight_max).await?))
+                Ok(Arc::new(Amqp::connect(&broker.url, route, Arc::clone(record)).await?))
             }
             (Kind::Http, _, Some(base)) => {
                 let token = request.running.as_ref().map_or(request.token.as_deref(), |running| running.token.as_deref());

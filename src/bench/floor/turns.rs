@@ -194,7 +194,7 @@ impl Echoes {
     ) -> Result<(Measured, Arc<Record>), Error> {
         self.turns += 1;
         let record = run::echo_record(scenario, Ids::new(&format!("{}.echo{}", self.name, self.turns)));
-        let connected = Amqp::connect(&self.url, self.route.clone(), Arc::clone(&record), scenario.in_flight_max).await?;
+        let connected = Amqp::connect(&self.url, self.route.clone(), Arc::clone(&record)).await?;
         let target: Arc<dyn Target> = Arc::new(connected);
         let (_, pace) = run::send(scenario, &record, target, step).await?;
         Ok((measure(scenario, &record, &pace), record))

@@ -9,7 +9,7 @@ use crate::{
     bench::record::{Record, Reply, Seat},
     telemetry::Spans,
 };
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
     message::Delivery,
@@ -21,9 +21,13 @@ use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 /// How long connecting and declaring may take, each.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,9 +57,13 @@ pub enum AmqpError {
     Broker(#[from] lapin::Error),
 }
 
+/// How often it is looked at what the broker has confirmed. Nobody waits for that, and a thread that is woken for each confirm takes time
+/// from what is measured.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// The load's side of the broker.
 pub struct Amqp {
-    outbox: mpsc::Sender<Parcel>,
+    publisher: Arc<Mutex<Publisher>>,
     tasks: [JoinHandle<()>; 2],
     /// Closed when it is dropped, with the queue for answers.
     _connections: [Connection; 2],
@@ -73,7 +81,7 @@ impl Amqp {
     ///
     /// # Errors
     /// [`AmqpError`].
-    pub async fn connect(url: &str, route: Route, record: Arc<Record>, in_flight_max: u32) -> Result<Self, AmqpError> {
+    pub async fn connect(url: &str, route: Route, record: Arc<Record>) -> Result<Self, AmqpError> {
         let (publishing, consuming) = (dial(url, "jitauth bench publish").await?, dial(url, "jitauth bench consume").await?);
         let waiting = Arc::new(Waiting { record: OnceLock::from(record), ..Waiting::default() });
         let opening = async {
@@ -84,20 +92,17 @@ impl Amqp {
             Ok::<_, lapin::Error>((queue, consumer, requests))
         };
         let (queue, consumer, requests) = timeout(PATIENCE, opening).await.map_err(|_| AmqpError::Silent)??;
-        // Every parcel has a place among those under way, so there is always room.
-        let (outbox, parcels) = mpsc::channel(in_flight_max as usize);
-        let publisher = Publisher { channel: requests, route, reply_to: queue, waiting: Arc::clone(&waiting) };
-        let tasks = [tokio::spawn(publisher.run(parcels)), tokio::spawn(hear(consumer, waiting))];
-        Ok(Self { outbox, tasks, _connections: [publishing, consuming] })
+        let publisher =
+            Publisher { channel: requests, route, reply_to: queue, waiting: Arc::clone(&waiting), confirms: FuturesUnordered::new() };
+        let publisher = Arc::new(Mutex::new(publisher));
+        let tasks = [tokio::spawn(look(Arc::clone(&publisher))), tokio::spawn(hear(consumer, waiting))];
+        Ok(Self { publisher, tasks, _connections: [publishing, consuming] })
     }
 }
 
 impl Target for Amqp {
     fn send(&self, parcel: Parcel) {
-        if let Err(refused) = self.outbox.try_send(parcel) {
-            // The publisher is gone with its connection: what is not sent stays unanswered.
-            drop(refused);
-        }
+        self.publisher.lock().publish(parcel);
     }
 }
 
@@ -133,38 +138,25 @@ pub(in crate::bench) async fn reply_queue(channel: &Channel) -> lapin::Result<(S
     Ok((queue, consumer))
 }
 
-/// The only task that publishes on its channel: lapin mixes up the confirms of a shared one.
+/// Everything that publishes on its channel: lapin mixes up the confirms of a shared one.
 struct Publisher {
     channel: Channel,
     route: Route,
     reply_to: ShortString,
     waiting: Arc<Waiting>,
+    /// One for each request on its way. They bound each other as requests do: by how many may be under way.
+    confirms: FuturesUnordered<Confirm>,
 }
 
 type Confirm = BoxFuture<'static, (usize, lapin::Result<Confirmation>)>;
 
 impl Publisher {
-    async fn run(self, mut parcels: mpsc::Receiver<Parcel>) {
-        let mut confirms: FuturesUnordered<Confirm> = FuturesUnordered::new();
-        loop {
-            tokio::select! { biased;
-                Some((nth, confirmed)) = confirms.next(), if !confirms.is_empty() => self.waiting.confirmed(nth, confirmed),
-                parcel = parcels.recv() => match parcel {
-                    Some(parcel) => if let Some(confirm) = self.publish(parcel).await { confirms.push(confirm) },
-                    None => break,
-                },
-            }
-        }
-        while let Some((nth, confirmed)) = confirms.next().await {
-            self.waiting.confirmed(nth, confirmed);
-        }
-    }
-
-    async fn publish(&self, parcel: Parcel) -> Option<Confirm> {
+    /// Hands a request to the connection. It is on its way when this returns.
+    fn publish(&mut self, parcel: Parcel) {
         let Parcel { body, seat } = parcel;
         let nth = seat.nth();
         seat.sent(Instant::now());
-        // Before it goes out: the answer may be back before this task runs again.
+        // Before it goes out: the answer may be back before anything else is done here.
         self.waiting.seats.lock().insert(nth, seat);
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -173,13 +165,31 @@ impl Publisher {
             .with_reply_to(self.reply_to.clone());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (exchange, key) = (short(&self.route.exchange), short(&self.route.key));
-        match self.channel.basic_publish(exchange, key, options, &body, properties).await {
-            Ok(confirm) => Some(Box::pin(async move { (nth, confirm.await) })),
-            Err(error) => {
-                self.waiting.confirmed(nth, Err(error));
-                None
+        let channel = self.channel.clone();
+        let mut confirm: Confirm = Box::pin(async move {
+            match channel.basic_publish(exchange, key, options, &body, properties).await {
+                Ok(confirm) => (nth, confirm.await),
+                Err(error) => (nth, Err(error)),
             }
+        });
+        match confirm.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => self.confirms.push(confirm),
+            Poll::Ready((nth, confirmed)) => self.waiting.confirmed(nth, confirmed),
         }
+    }
+
+    /// Notes what was confirmed meanwhile.
+    fn look(&mut self) {
+        while let Poll::Ready(Some((nth, confirmed))) = self.confirms.poll_next_unpin(&mut Context::from_waker(Waker::noop())) {
+            self.waiting.confirmed(nth, confirmed);
+        }
+    }
+}
+
+async fn look(publisher: Arc<Mutex<Publisher>>) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        publisher.lock().look();
     }
 }
 
