@@ -5,6 +5,7 @@ use super::{
     envelope::Told,
     error::refused_on_channel,
     publisher::{Load, Parcel},
+    stamp::stamped,
     ticket::About,
 };
 use crate::telemetry::{Answered, Recorder, Span, Spans, Telemetry, events::PublishOutcome};
@@ -58,13 +59,16 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
     let mandatory = parcel.can_be_returned();
     parcel.ticket.about.tries += 1;
     let begun = Instant::now();
-    let mut written = None;
+    let (mut written, mut confirmed) = (None, None);
     let outcome = {
         let handed_over = async {
             let options = BasicPublishOptions { mandatory, immediate: false };
-            let confirm = channel.basic_publish(exchange, key, options, &body, properties).await?;
-            written = Some(Instant::now());
-            confirm.await
+            let (published, at) = stamped(channel.basic_publish(exchange, key, options, &body, properties)).await;
+            let confirm = published?;
+            written = Some(at);
+            let (outcome, at) = stamped(confirm).await;
+            confirmed = Some(at);
+            outcome
         };
         tokio::pin!(handed_over);
         let mut until = begun + around.confirm_timeout;
@@ -91,7 +95,7 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
         around.telemetry.published(told);
     }
     if let (Load::Answer(answer), Some(written)) = (&parcel.load, written) {
-        measure(&around, &answer.told, &mut parcel.ticket.about, fate, written);
+        measure(&around, &answer.told, &mut parcel.ticket.about, fate, (written, confirmed.unwrap_or_else(Instant::now)));
     }
     let channel = channel.status().connected().then_some(channel).filter(|_| told != Some(PublishOutcome::Timeout));
     Attempted { parcel, fate, channel }
@@ -113,7 +117,7 @@ pub(super) fn judge(outcome: Option<lapin::Result<Confirmation>>) -> (Fate, Opti
 
 /// Records an answer that was confirmed, and tells of it, or of one that is not confirmed in time, once. All is measured from when it
 /// was first written: that it had to be written again is part of how long its confirm took.
-fn measure(around: &Surroundings, told: &Told, about: &mut About, fate: Fate, written: Instant) {
+fn measure(around: &Surroundings, told: &Told, about: &mut About, fate: Fate, (written, known): (Instant, Instant)) {
     if matches!(fate, Fate::Returned) {
         // It reached nobody: the next try is the first.
         about.written = None;
@@ -121,26 +125,27 @@ fn measure(around: &Surroundings, told: &Told, about: &mut About, fate: Fate, wr
     }
     let first = *about.written.get_or_insert(written);
     if fate == Fate::Confirmed {
-        around.recorder.record(&after_decision(told, about, first));
+        around.recorder.record(&after_decision(told, about, first, known));
     }
     if matches!(fate, Fate::Confirmed | Fate::Unknown) && !std::mem::replace(&mut about.told, true) {
-        tell(&around.telemetry, told, about, first);
+        tell(&around.telemetry, told, about, first, known);
     }
 }
 
-/// The spans that the publisher measures; the lane has recorded the others.
-fn after_decision(told: &Told, about: &About, written: Instant) -> Spans {
+/// The spans that the publisher measures, of an answer written at one moment whose fate was known at another; the lane has recorded the
+/// others.
+fn after_decision(told: &Told, about: &About, written: Instant, known: Instant) -> Spans {
     let mut spans = Spans::default();
     spans.set(Span::Publish, written.saturating_duration_since(told.at));
-    spans.set(Span::Confirm, written.elapsed());
+    spans.set(Span::Confirm, known.saturating_duration_since(written));
     spans.set(Span::Total, written.saturating_duration_since(about.received));
     spans
 }
 
 /// Tells telemetry of an answer that was written, with all of its spans.
-pub(super) fn tell(telemetry: &Telemetry, told: &Told, about: &About, written: Instant) {
+pub(super) fn tell(telemetry: &Telemetry, told: &Told, about: &About, written: Instant, known: Instant) {
     let mut spans = told.spans;
-    for (span, us) in after_decision(told, about, written).iter() {
+    for (span, us) in after_decision(told, about, written, known).iter() {
         spans.set(span, Duration::from_micros(us.into()));
     }
     let id = about.id.as_ref().map_or("unknown", ShortString::as_str);

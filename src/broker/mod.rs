@@ -4,6 +4,7 @@
 
 mod acks;
 mod attempt;
+mod attempts;
 mod connection;
 mod consumer;
 pub mod dead_letters;
@@ -15,6 +16,7 @@ mod publisher;
 mod reception;
 mod reply;
 mod settings;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod ticket;

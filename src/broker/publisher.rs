@@ -8,6 +8,7 @@ use super::{
     Phase, Settings,
     acks::Acks,
     attempt::{self, Attempted, Fate, Surroundings},
+    attempts::Attempts,
     connection::{Link, Pauses, ask},
     envelope::{DeadLetter, Response},
     ticket::Ticket,
@@ -101,7 +102,7 @@ pub(super) struct Publisher {
     ready: Arc<AtomicBool>,
     idle: Vec<Channel>,
     openings: FuturesUnordered<Opening>,
-    attempts: FuturesUnordered<BoxFuture<'static, Attempted>>,
+    attempts: Attempts<Attempted>,
     acks: Acks,
     rests: FuturesUnordered<BoxFuture<'static, Parcel>>,
     waiting: VecDeque<Parcel>,
@@ -129,7 +130,7 @@ impl Publisher {
             ready,
             idle: Vec::new(),
             openings: FuturesUnordered::new(),
-            attempts: FuturesUnordered::new(),
+            attempts: Attempts::new(),
             acks: Acks::new(settings.ack_within, settings.prefetch),
             rests: FuturesUnordered::new(),
             waiting: VecDeque::new(),
@@ -144,7 +145,7 @@ impl Publisher {
             tokio::select! { biased;
                 () = Phase::Closing.reached(&mut phase) => break,
                 () = self.link.changed() => self.on_link(),
-                Some(done) = self.attempts.next() => self.conclude(done),
+                done = self.attempts.next(!self.waiting.is_empty()) => self.conclude(done),
                 () = self.acks.progress() => {}
                 Some(opened) = self.openings.next() => self.on_opened(opened),
                 Some(parcel) = self.rests.next() => self.queue(parcel),
@@ -192,7 +193,7 @@ impl Publisher {
             let Some(parcel) = self.waiting.pop_front() else { break };
             let Some(parcel) = self.fit_to_send(parcel) else { continue };
             let Some(channel) = self.idle.pop() else { break };
-            self.attempts.push(Box::pin(attempt::attempt(channel, parcel, Arc::clone(&self.around))));
+            self.attempts.push(attempt::attempt(channel, parcel, Arc::clone(&self.around)));
         }
         if self.waiting.is_empty() {
             self.due = None;
@@ -225,7 +226,8 @@ impl Publisher {
     fn take_back(&mut self, parcel: Parcel) {
         let Parcel { ticket, load } = parcel;
         if let Load::Answer(Response { fresh: Some(fresh), told, .. }) = load {
-            attempt::tell(&self.around.telemetry, &told, &ticket.about, Instant::now());
+            let now = Instant::now();
+            attempt::tell(&self.around.telemetry, &told, &ticket.about, now, now);
             if ticket.usable() {
                 fresh.void(Some(Box::new(ticket)));
             } else {
