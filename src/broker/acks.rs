@@ -19,8 +19,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// How many deliveries wait for an ack at most.
 const HELD_MAX: usize = 64;
-/// Of what may be unacknowledged at once, the part that waits for an ack at most: the broker must not run out of what it may deliver.
-const HELD_PART: usize = 4;
+/// Of what may be unacknowledged at once, the part that waits for an ack, or for its confirm to be seen, at most: the broker must not run
+/// out of what it may deliver.
+pub(super) const HELD_PART: usize = 4;
 
 /// A consumer's channel, kept open, and the deliveries on it that no ack was sent for.
 pub(super) struct Deliveries {

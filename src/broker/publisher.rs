@@ -73,6 +73,11 @@ impl Parcel {
         self.ticket.give_back();
     }
 
+    /// Whether the same bytes would be published again, were the delivery to come again.
+    const fn journaled(&self) -> bool {
+        matches!(&self.load, Load::Answer(answer) if answer.journaled)
+    }
+
     /// Until when an approval in it may be sent.
     fn fresh_until(&self) -> Option<Instant> {
         match &self.load {
@@ -130,7 +135,7 @@ impl Publisher {
             ready,
             idle: Vec::new(),
             openings: FuturesUnordered::new(),
-            attempts: Attempts::new(),
+            attempts: Attempts::new(settings.prefetch),
             acks: Acks::new(settings.ack_within, settings.prefetch),
             rests: FuturesUnordered::new(),
             waiting: VecDeque::new(),
@@ -193,7 +198,9 @@ impl Publisher {
             let Some(parcel) = self.waiting.pop_front() else { break };
             let Some(parcel) = self.fit_to_send(parcel) else { continue };
             let Some(channel) = self.idle.pop() else { break };
-            self.attempts.push(attempt::attempt(channel, parcel, Arc::clone(&self.around)));
+            // The ack of an answer that the journal does not have must not wait.
+            let awaited = !parcel.journaled();
+            self.attempts.push(attempt::attempt(channel, parcel, Arc::clone(&self.around)), awaited);
         }
         if self.waiting.is_empty() {
             self.due = None;
@@ -299,8 +306,8 @@ impl Publisher {
 
     fn confirmed(&mut self, parcel: Parcel) {
         let lossy = parcel.ticket.about.reply.as_ref().is_some_and(|reply| reply.lossy);
+        let journaled = parcel.journaled();
         let Parcel { ticket, load } = parcel;
-        let journaled = matches!(&load, Load::Answer(answer) if answer.journaled);
         let settlement = match load {
             Load::DeadLetter(letter) => {
                 self.around.telemetry.dead_lettered(letter.reason.name());

@@ -460,7 +460,7 @@ fn encode_latencies(set: &Set, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     let total: Labels = vec![("message_type", "authorization".to_owned())];
     for (name, help, span, labels) in [
         ("authorization_duration_seconds", "From a request's receipt until its answer was written", Span::Total, &total),
-        ("publish_confirm_duration_seconds", "From a response written until the broker confirmed it", Span::Confirm, &Labels::new()),
+        ("publish_confirm_duration_seconds", "From a response written until its confirm was seen", Span::Confirm, &Labels::new()),
         ("queue_wait_seconds", "From the processor's sending until receipt, by two clocks", Span::Queue, &Labels::new()),
     ] {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;

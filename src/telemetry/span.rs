@@ -24,8 +24,8 @@ pub enum Span {
     Commit,
     /// From there until the response was written to the socket.
     Publish,
-    /// From there until the broker confirmed it, at most: nobody is woken for a confirm, and one that came within a few milliseconds
-    /// counts from when it was looked at.
+    /// From there until the broker confirmed it, at most: under load nobody is woken for a confirm, and one that came within a few
+    /// milliseconds counts from when it was looked at.
     Confirm,
     /// From receipt until the response was written.
     Total,
