@@ -11,9 +11,12 @@
 //! | `late` `declined` `approved` | none, or `%` of measured answers | those that are `deadline_exceeded`; declines; approvals; after the warm-up |
 //! | `achieved` `offered` `ceiling` | none | requests a second |
 //! | `p50_over_echo` | `us` `ms` `s` | response time's p50, over that of the broker's echo, as `bench floor` measures both |
-//! | `p99_to_echo` `ceiling_to_echo` `commit_p50_to_floor` `decisions_to_commits` | none | to a floor that was measured in turn |
+//! | `p99_to_echo` `ceiling_to_echo` `commit_p50_to_floor` `decisions_to_commits` | none | to a floor that was measured in turn; one that was disturbed tells nothing |
 
-use super::summary::{Latency, Summary};
+use super::{
+    floor::ratios::disturbed,
+    summary::{Latency, Summary},
+};
 use crate::telemetry::Span;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -254,8 +257,8 @@ impl Metric {
             Self::Rate(Rate::Offered) => Some(summary.rate.offered_per_s),
             Self::Rate(Rate::Ceiling) => summary.ceiling.as_ref().map(|ceiling| ceiling.rate_per_s),
             Self::Ratio(name) => {
-                let ratios = &summary.floor.as_ref()?.ratios;
-                ratios.iter().find(|ratio| ratio.name == name).map(|ratio| ratio.value)
+                let mut ratios = summary.floor.as_ref()?.ratios.iter();
+                ratios.find(|ratio| ratio.name == name && !disturbed(ratio)).map(|ratio| ratio.value)
             }
         }
     }
@@ -364,6 +367,11 @@ mod tests {
         {
             let graded = Threshold::parse(text).unwrap().grade(&floored);
             assert_eq!((graded.value, graded.passed), (Some(value), passed), "{text}");
+        }
+        floored.floor = Some(FloorReport { ratios: vec![ratio("p99_to_echo", 0.5), ratio("ceiling_to_echo", 1.2)], ..floor(600, 5_000) });
+        for (text, value, passed) in [("p99_to_echo<1.5", None, false), ("ceiling_to_echo>1", Some(1.2), true)] {
+            let graded = Threshold::parse(text).unwrap().grade(&floored);
+            assert_eq!((graded.value, graded.passed), (value, passed), "{text}: a disturbed floor tells nothing");
         }
         for text in ["user.p99<1ms", "p99_to_echo<9", "ceiling_to_echo>0"] {
             let nothing = Threshold::parse(text).unwrap().grade(&summary);

@@ -421,12 +421,10 @@ async fn behind_a_broker_the_echos_ceiling_is_searched_for_in_turn() {
     let (summary, search) = searched(&output);
     assert_eq!(search.steps.iter().map(|step| step.of.as_str()).collect::<Vec<_>>(), ["daemon", "echo", "daemon", "echo"]);
     let floor = summary.floor.as_ref().expect("the echo");
-    let echo = floor.echo.as_ref().and_then(|echo| echo.ceiling_per_s).expect("its ceiling");
-    if echo > 0.0 {
-        let ours = summary.ceiling.as_ref().map_or(0.0, |ceiling| ceiling.rate_per_s);
-        let told = floor.ratios.iter().find(|ratio| ratio.name == "ceiling_to_echo").expect("the ratio").value;
-        assert!((told - ours / echo).abs() < 0.001, "{told} {ours} {echo}");
+    assert!(floor.echo.as_ref().is_some_and(|echo| echo.ceiling_per_s.is_some()), "{floor:?}");
+    for code in ["not_confirmed", "echo_not_confirmed"] {
+        assert!(summary.warnings.iter().any(|warning| warning.code == code), "two steps confirm nothing: {:?}", summary.warnings);
     }
-    assert!(summary.warnings.iter().any(|warning| warning.code == "not_confirmed"), "two steps confirm nothing: {:?}", summary.warnings);
+    assert!(floor.ratios.is_empty(), "nor is there a ratio to what was not found: {:?}", floor.ratios);
     nothing_stays(&sandbox).await;
 }

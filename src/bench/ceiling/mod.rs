@@ -174,6 +174,17 @@ impl Half {
         line
     }
 
+    /// Whether the ceiling was found: more was offered and not kept up with, and what was kept was kept twice.
+    fn certain(&self) -> bool {
+        self.search.broken().is_some() && self.search.confirmed()
+    }
+
+    /// Requests that were lost in the step that counts. Those that were too much may lose some.
+    fn lost(&self) -> u64 {
+        let counts = self.search.found().and_then(|rate| self.kept.get(&rate)).or(self.not_kept.as_ref());
+        counts.map_or(0, |taken| taken.measured.requests.lost)
+    }
+
     /// The step that counts: the latest at the highest rate that was kept, or the latest of all when none was.
     fn best(self) -> Option<Taken> {
         let Self { search, mut kept, not_kept, .. } = self;
@@ -268,7 +279,7 @@ async fn finish(
         reached: ours.search.broken().is_some(),
         search: Some(search),
     };
-    let requests = ours.requests.clone();
+    let (requests, confirmed) = (ours.requests.clone(), ours.search.confirmed());
     let Some(Taken { mut measured, began: Some(began), told, spans }) = ours.best() else {
         return Err(Error::Ceiling("there was no step".to_owned()));
     };
@@ -279,7 +290,8 @@ async fn finish(
     measured.ceiling = Some(ceiling);
     let around = Around { environment, began, queue_depth, settled, troubles, target, stages };
     let mut summary = run::summarise(&request.scenario, run::Turns { command: "ceiling", rounds: 1 }, &measured, proof, around);
-    summary.floor = theirs.map(|half| echo(&half, &summary, request.scenario.duration, (found, theirs_found)));
+    let ours = confirmed.then_some(found);
+    summary.floor = theirs.map(|half| echo(&half, &summary, request.scenario.duration, (ours, theirs_found)));
     warn(&mut summary);
     run::judge(&mut summary, &request.scenario);
     Ok(Seen { summary, measured })
@@ -292,10 +304,12 @@ impl Half {
     }
 }
 
-/// The echo's ceiling, as a floor. Its times are those of other rates, so they are not told.
-fn echo(half: &Half, daemon: &Summary, slice: Duration, (ours, theirs): (f64, Option<f64>)) -> FloorReport {
+/// The echo's ceiling, as a floor, with the ratio of ours to it, if that was kept twice. The echo's times are those of other rates, so they
+/// are not told.
+fn echo(half: &Half, daemon: &Summary, slice: Duration, (ours, theirs): (Option<f64>, Option<f64>)) -> FloorReport {
     let theirs = theirs.unwrap_or(0.0);
-    let ratio = (theirs > 0.0).then(|| Ratio {
+    // A ceiling of the echo that was not found may be far higher, and would flatter.
+    let ratio = ours.filter(|_| theirs > 0.0 && half.certain()).map(|ours| Ratio {
         name: "ceiling_to_echo".to_owned(),
         value: rounded(ours / theirs, 3),
         lowest: rounded(ours / theirs, 3),
@@ -309,7 +323,7 @@ fn echo(half: &Half, daemon: &Summary, slice: Duration, (ours, theirs): (f64, Op
         rate: Rate::default(),
         ceiling_per_s: Some(theirs),
         ceiling_reached: half.search.broken().is_some(),
-        lost: half.requests.lost,
+        lost: half.lost(),
     };
     let (slice_s, ratios) = (slice.as_secs_f64(), ratio.into_iter().collect());
     FloorReport {
@@ -335,11 +349,19 @@ fn warn(summary: &mut Summary) {
         }
     };
     let late = "requests left late at the next higher rate: the generator, or a broker that takes no more, was the limit";
-    warn(!search.confirmed, "not_confirmed", "the ceiling was not kept a second time before the steps or the time were used up");
-    warn(search.echo_confirmed == Some(false), "echo_not_confirmed", "the echo's ceiling was not kept a second time");
+    warn(
+        !search.confirmed,
+        "not_confirmed",
+        "the ceiling was not kept a second time before the steps or the time were used up: no ratio of it is told",
+    );
+    warn(
+        search.echo_confirmed == Some(false),
+        "echo_not_confirmed",
+        "the echo's ceiling was not kept a second time: no ratio to it is told",
+    );
     warn(search.generator, "generator_limited", &format!("{late}; what decides may do more"));
     let reached = summary.floor.as_ref().and_then(|floor| floor.echo.as_ref()).is_none_or(|echo| echo.ceiling_reached);
-    warn(!reached, "echo_not_reached", "the search ended before the echo was offered more than it can do");
+    warn(!reached, "echo_not_reached", "the search ended before the echo was offered more than it can do: no ratio to it is told");
     warn(search.echo_generator == Some(true), "echo_generator_limited", &format!("{late} of the echo; it may do more"));
     warnings.extend(summary.floor.iter().flat_map(ratios::warnings));
     summary.warnings.extend(warnings);
@@ -391,6 +413,32 @@ mod tests {
         // 4,000 is too much, 3,875 the highest that was kept, and the second time it is not: what counts is the step at 3,750.
         check(&[1, 2, 900, 30, 40, 50, 60, 901], Some(3_750), 50);
         check(&[900, 901], None, 901);
+    }
+
+    #[test]
+    fn a_ratio_to_the_echos_ceiling_is_told_once_that_was_found() {
+        let scenario = Scenario { rate_per_s: 1_000, ceiling_p99: Duration::from_millis(100), ..Scenario::default() };
+        let daemon = crate::bench::summary::tests::example();
+        let check = |p99s_ms: &[u64], lost, expected: Option<f64>| {
+            let mut half = Half::new("echo", Search::new(1_000, 100_000));
+            for p99_ms in p99s_ms {
+                let step = Scenario { rate_per_s: half.search.next().unwrap(), ..scenario.clone() };
+                let measured = measured(p99_ms * 1_000, |it| it.requests.lost = if *p99_ms > 100 { lost } else { 0 });
+                half.heard(&step, Taken { measured, began: None, told: None, spans: Vec::new() }, &mut |_| ());
+            }
+            let floor = |ours| echo(&half, &daemon, Duration::from_secs(5), (ours, Some(half.found())));
+            let certain = floor(Some(3_000.0));
+            assert_eq!(certain.ratios.first().map(|ratio| ratio.value), expected, "{p99s_ms:?}");
+            assert!(floor(None).ratios.is_empty(), "nor is ours certain");
+            let lost = half.search.found().is_none() && lost > 0;
+            assert_eq!(ratios::warnings(&certain).iter().any(|warning| warning.code == "echo_lost"), lost, "{p99s_ms:?}");
+        };
+        check(&[1], 0, None);
+        check(&[1, 900], 0, None);
+        check(&[1, 900, 1, 1, 1, 1], 0, None);
+        // 1,937 is the highest that is kept, and is kept twice; what was too much lost requests.
+        check(&[1, 900, 1, 1, 1, 1, 1], 7, Some(1.549));
+        check(&[900, 900, 900, 900, 900, 900, 900, 900], 7, None);
     }
 
     #[test]

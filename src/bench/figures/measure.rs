@@ -190,19 +190,38 @@ async fn steady(
     Ok(told)
 }
 
+/// The median of several searches: a broker that stands still for a tenth of a second now and then decides single ones, of the echo's more
+/// than of the daemon's.
 async fn ceilings(order: &Order, queue_type: QueueType, name: &'static str, step: &mut impl FnMut(Step<'_>)) -> Result<Told, Without> {
     let mut scenario = load(&order.sizes);
     scenario.in_flight_max = 4_000;
     // Where to begin to look, and no more than a step can do in a quick run.
-    scenario.rate_per_s = if order.sizes.quick { 50 } else { MODERATE_PER_S };
-    let request = behind(order, queue_type, scenario)?;
+    scenario.rate_per_s = if order.sizes.quick { 50 } else { 2 * MODERATE_PER_S };
     let settings = ceiling::Settings { step: order.sizes.step, steps_max: order.sizes.steps_max, lasts_max: SEARCH_MAX };
-    let (summary, mut told) = sound(ceiling::run(&request, settings, &mut *step).await?)?;
-    told.ratio(name, ratio(&summary, "ceiling_to_echo"), 1.0);
-    let ours = summary.ceiling.as_ref().map_or(0.0, |ceiling| ceiling.rate_per_s);
-    let echo = summary.floor.as_ref().and_then(|floor| floor.echo.as_ref()?.ceiling_per_s).unwrap_or(0.0);
-    let queues = summary.target.queue_type.clone().unwrap_or_default();
-    told.notes.insert(0, format!("{queues} queues: {ours} a second, the echo {echo}; steps of {} s", order.sizes.step.as_secs()));
+    let (mut told, mut ratios, mut ours, mut echos) = (Told::default(), Vec::new(), Vec::new(), Vec::new());
+    for nth in 0..order.sizes.rounds {
+        let seed = scenario.seed.wrapping_add(nth.into());
+        let request = behind(order, queue_type, Scenario { seed, ..scenario.clone() })?;
+        let (summary, search) = sound(ceiling::run(&request, settings, &mut *step).await?)?;
+        let found = summary.ceiling.as_ref().map_or(0.0, |ceiling| ceiling.rate_per_s);
+        let echo = summary.floor.as_ref().and_then(|floor| floor.echo.as_ref()?.ceiling_per_s).unwrap_or(0.0);
+        // Too short for a ceiling to be certain, and long enough to see that it is searched for.
+        let quick = Some(found / echo).filter(|_| order.sizes.quick && echo > 0.0);
+        ratios.extend(ratio(&summary, "ceiling_to_echo").map(|ratio| ratio.value).or(quick));
+        ours.push(found.to_string());
+        echos.push(echo.to_string());
+        told.versions.extend(search.versions);
+        told.durability = search.durability;
+        let new: Vec<String> = search.notes.into_iter().filter(|note| !told.notes.contains(note)).collect();
+        told.notes.extend(new);
+    }
+    // One that told nothing might have told the worst.
+    if ratios.len() == ours.len() {
+        told.median(name, ratios);
+    }
+    let (ours, echos, queues) = (ours.join(", "), echos.join(", "), format!("{queue_type:?}").to_lowercase());
+    let line = format!("{queues} queues: {ours} a second, the echo {echos}; steps of {} s", order.sizes.step.as_secs());
+    told.notes.insert(0, line);
     Ok(told)
 }
 

@@ -139,6 +139,7 @@ fn a_floor_that_is_above_what_stands_on_it_is_warned_of() {
         ("commit_p50_to_floor", 0.08, true),
         ("decisions_to_commits", 1.05, false),
         ("decisions_to_commits", 1.2, true),
+        ("ceiling_to_echo", 1.24, false),
     ] {
         assert_eq!(told(name, value), if warned { vec!["floor_disturbed"] } else { vec![] }, "{name} {value}");
     }

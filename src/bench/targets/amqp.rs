@@ -144,7 +144,7 @@ struct Publisher {
     route: Route,
     reply_to: ShortString,
     waiting: Arc<Waiting>,
-    /// One for each request on its way. They bound each other as requests do: by how many may be under way.
+    /// One for each request that no confirm was seen of, which is looked for every few milliseconds; an answer does not wait for it.
     confirms: FuturesUnordered<Confirm>,
 }
 
