@@ -11,6 +11,8 @@ use std::{
     process::Command,
 };
 
+/// Units of the figures that a daemon exports, as Grafana names them.
+const UNITS: &[&str] = &["bytes", "ops", "percentunit", "reqps", "s", "short"];
 /// What promtool tests the rules with.
 const TESTS: &[&str] = &["tests/alerts.yml", "tests/budgets.yml"];
 
@@ -98,6 +100,14 @@ fn a_board_is_as_the_linter_wants_it() {
         assert!(board["id"].is_null() && board["editable"] == false && board["__inputs"].is_null(), "{name}: not as a provisioned file");
         assert_eq!((&board["graphTooltip"], &board["timezone"]), (&1.into(), &"utc".into()), "{name}");
         assert!(list(&board["tags"]).contains(&"jitauth".into()) && !list(&board["links"]).is_empty(), "{name}: tags, links");
+        assert_eq!(board["schemaVersion"], 36, "{name}: the classic schema");
+        let link = &board["links"][0];
+        let led = (&link["type"], &link["tags"][0], &link["includeVars"], &link["keepTime"]);
+        assert_eq!(led, (&"dashboards".into(), &"jitauth".into(), &true.into(), &true.into()), "{name}: a link to the others");
+        let notes: Vec<_> = list(&board["annotations"]["list"]).iter().filter_map(|note| note["expr"].as_str()).collect();
+        for wanted in ["jitauth_build_info{", "ALERTS{"] {
+            assert!(notes.iter().any(|expr| expr.contains(wanted) && expr.contains(r#"job=~"$job""#)), "{name}: no marks of {wanted}");
+        }
         let variables = list(&board["templating"]["list"]);
         let sources: Vec<_> = variables.iter().filter(|variable| variable["type"] == "datasource").collect();
         assert!(matches!(&sources[..], [one] if one["name"] == "datasource" && one["label"] == "Data source"), "{name}: data source");
@@ -119,7 +129,7 @@ fn a_panel_is_as_the_linter_wants_it() {
             let at = format!("{name}, {title:?}");
             assert!(!title.is_empty() && places.insert(title), "{at}: a title of its own");
             assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{at}: a description");
-            assert!(panel["fieldConfig"]["defaults"]["unit"].as_str().is_some_and(|unit| !unit.is_empty()), "{at}: a unit");
+            assert!(panel["fieldConfig"]["defaults"]["unit"].as_str().is_some_and(|unit| UNITS.contains(&unit)), "{at}: a unit");
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{at}: data source");
             assert!(!list(&panel["targets"]).is_empty(), "{at}: something to show");
             let place = &panel["gridPos"];
