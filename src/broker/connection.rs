@@ -163,6 +163,13 @@ impl Link {
         }
     }
 
+    /// Resolves once this connection is no longer the one that is up. What is under way on it may never come to an end in lapin.
+    pub(super) async fn lost(&mut self, connection: &Arc<Connection>) {
+        while self.seen().connection.is_some_and(|up| Arc::ptr_eq(&up, connection)) {
+            self.changed().await;
+        }
+    }
+
     /// Says that something failed that may mean the connection is gone.
     pub(super) fn doubt(&self) {
         self.doubt.notify_one();

@@ -79,8 +79,11 @@ impl<I: Intake> Consumer<I> {
                 () = Phase::Draining.reached(&mut phase) => return None,
                 connection = self.link.connection() => connection,
             };
-            let since = Instant::now();
-            let ended = self.consume(&connection, &mut phase).await;
+            let (since, mut link) = (Instant::now(), self.link.clone());
+            let ended = tokio::select! { biased;
+                ended = self.consume(&connection, &mut phase) => ended,
+                () = link.lost(&connection) => Ended::Lost("the connection was lost".to_owned()),
+            };
             self.consuming.store(false, Ordering::Relaxed);
             match ended {
                 Ended::Stopped(channel) => return Some(channel),

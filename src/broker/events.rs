@@ -93,6 +93,7 @@ pub(super) async fn listen(
         let why = tokio::select! { biased;
             () = Phase::Draining.reached(&mut phase) => return,
             why = hear(&settings, &connection, &heard, &telemetry) => why,
+            () = link.lost(&connection) => "the connection was lost".to_owned(),
         };
         telemetry.events_heard(false, &why);
         pauses.held(since);
