@@ -8,7 +8,7 @@ use super::{BrokerError, Phase, Settings};
 use crate::telemetry::{Telemetry, events::Role};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::StreamExt;
-use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
+use lapin::{Channel, Connection, ConnectionProperties, Event, uri::AMQPUri};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
@@ -90,6 +90,23 @@ pub(super) async fn ask<T>(
             Err(_) => {}
         }
     }
+}
+
+/// A new channel.
+///
+/// lapin never uses the id of a channel again that the broker has closed (a missing exchange, a right that was taken away), nor of one
+/// that it could not open. After some thousands of them a connection that is up has no more channels to give, and never will: it is
+/// closed, to be made again.
+pub(super) async fn channel(connection: &Connection) -> lapin::Result<Channel> {
+    let created = connection.create_channel().await;
+    if let Err(error) = &created
+        && connection.status().connected()
+    {
+        tracing::warn!(event = "broker_channels_used_up", %error, "the connection gives no more channels and is made again");
+        let closed = timeout(CLOSE_MAX, connection.close(200, "no more channels".into())).await;
+        tracing::debug!(event = "broker_connection_closed", clean = matches!(closed, Ok(Ok(()))));
+    }
+    created
 }
 
 fn no_answer(patience: Duration) -> BrokerError {

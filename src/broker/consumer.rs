@@ -3,7 +3,7 @@
 use super::{
     Phase, Settings,
     acks::Deliveries,
-    connection::{Link, Pauses, ask},
+    connection::{self, Link, Pauses, ask},
     reception::Reception,
     topology::short,
 };
@@ -137,7 +137,7 @@ impl<I: Intake> Consumer<I> {
     }
 
     async fn open(&self, connection: &Connection) -> lapin::Result<(Arc<Deliveries>, lapin::Consumer)> {
-        let channel = connection.create_channel().await?;
+        let channel = connection::channel(connection).await?;
         // Never global: quorum queues refuse it.
         channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
         let consumer = channel.basic_consume(self.queue.clone(), short(""), BasicConsumeOptions::default(), FieldTable::default()).await?;

@@ -5,7 +5,7 @@
 
 use super::{
     BrokerError, Phase, Settings,
-    connection::{Link, Pauses, address, ask, dial},
+    connection::{self, Link, Pauses, address, ask, dial},
     topology::short,
 };
 use crate::{
@@ -131,7 +131,7 @@ async fn hear(settings: &Settings, connection: &Connection, heard: &mpsc::Sender
 }
 
 async fn open(settings: &Settings, connection: &Connection) -> lapin::Result<(Channel, Consumer)> {
-    let channel = connection.create_channel().await?;
+    let channel = connection::channel(connection).await?;
     channel.basic_qos(UNTAKEN_MAX, BasicQosOptions::default()).await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(QUEUE_MESSAGES_MAX));
@@ -201,7 +201,7 @@ async fn send(channel: &mut Option<Channel>, link: &Link, exchange: &ShortString
         .ok_or_else(|| BrokerError::Unreachable("there is no connection that takes messages".to_owned()))?;
     let open = match channel.take().filter(|channel| channel.status().connected()) {
         Some(open) => open,
-        None => connection.create_channel().await?,
+        None => connection::channel(&connection).await?,
     };
     let open = channel.insert(open);
     let confirm =

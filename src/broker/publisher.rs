@@ -9,7 +9,7 @@ use super::{
     acks::Acks,
     attempt::{self, Attempted, Fate, Surroundings},
     attempts::Attempts,
-    connection::{Link, Pauses, ask},
+    connection::{self, Link, Pauses, ask},
     envelope::{DeadLetter, Response},
     ticket::Ticket,
     topology::{self, short},
@@ -381,7 +381,7 @@ impl Publisher {
 async fn open_channel(connection: Arc<Connection>, pause: Duration, patience: Duration) -> Result<Channel, ()> {
     sleep(pause).await;
     let opening = async {
-        let channel = connection.create_channel().await?;
+        let channel = connection::channel(&connection).await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
     };

@@ -2,6 +2,7 @@
 
 use super::rig::{PATIENCE, SILENCE, body_of, decline, eventually, reply_to, request_body, settled, with_rig};
 use crate::{broker::topology, domain::ids::RequestId, pipeline::DeskOrder};
+use lapin::{BasicProperties, options::ExchangeDeleteOptions};
 use std::{collections::HashSet, time::Duration};
 use tokio::time::sleep;
 
@@ -55,6 +56,38 @@ fn cut_connections_under_load_lose_nothing() {
         broker.close().await;
         assert_eq!(rig.waiting(&rig.settings.request_queue).await, 0, "and acked");
         assert_eq!(rig.waiting(&rig.settings.dead_letter_queue).await, 0, "and healthy");
+    });
+}
+
+#[test]
+fn a_connection_whose_channels_are_used_up_is_made_again() {
+    const ANSWERS: usize = 12;
+    with_rig(async |rig| {
+        topology::apply(&rig.settings).await.expect("applied");
+        let mut settings = rig.settings.clone();
+        settings.url += if settings.url.contains('?') { "&channel_max=8" } else { "?channel_max=8" };
+        let (broker, mut pipeline) = rig.restart_with(&settings).await;
+        let mut jobs = Vec::new();
+        for index in 0..ANSWERS {
+            rig.request(&request_body(&format!("u-{index}"), 60_000), BasicProperties::default()).await;
+            jobs.push(pipeline.job().await);
+        }
+        let exchange = settings.exchange.as_str();
+        rig.server.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.expect("deleted");
+        for job in jobs {
+            let answer = pipeline.approval(&job);
+            job.requester.answer(answer);
+        }
+        // Each is tried five times at least, and each try costs a channel.
+        sleep(4 * SILENCE).await;
+        topology::apply(&rig.settings).await.expect("applied again");
+        let mut answered = HashSet::new();
+        while answered.len() < ANSWERS {
+            answered.insert(rig.next(&settings.response_queue).await.data);
+        }
+        settled(&broker).await;
+        broker.close().await;
+        assert_eq!(rig.waiting(&settings.dead_letter_queue).await, 0);
     });
 }
 

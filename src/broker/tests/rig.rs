@@ -111,6 +111,11 @@ impl Rig {
 
     /// Starts an edge on what is declared already.
     pub(super) async fn restart(&self) -> (Broker, Pipeline) {
+        self.restart_with(&self.settings).await
+    }
+
+    /// Starts an edge with settings of its own on what is declared already.
+    pub(super) async fn restart_with(&self, settings: &Settings) -> (Broker, Pipeline) {
         let (intake, jobs) = mpsc::unbounded_channel();
         let (desk, orders) = mpsc::channel(1024);
         let (heard, events) = mpsc::channel(1024);
@@ -124,7 +129,7 @@ impl Rig {
             events: EventPorts { heard, told },
             begin: Box::pin(async {}),
         };
-        let broker = Broker::start(&self.settings, wiring).expect("the settings are good");
+        let broker = Broker::start(settings, wiring).expect("the settings are good");
         eventually("ready", || async { broker.ready() }).await;
         (broker, Pipeline { jobs, desk, orders, events, tell })
     }
