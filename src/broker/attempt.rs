@@ -9,7 +9,7 @@ use super::{
     ticket::About,
 };
 use crate::telemetry::{Answered, Recorder, Span, Spans, Telemetry, events::PublishOutcome};
-use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
+use lapin::{BasicProperties, Channel, ChannelState, Confirmation, ErrorKind, options::BasicPublishOptions, types::ShortString};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
@@ -22,7 +22,9 @@ pub(super) enum Fate {
     Returned,
     /// The broker said no (a full queue that rejects), which does not rule out that another queue took it.
     Refused,
-    /// Nobody can tell: not confirmed in time, or the connection was lost.
+    /// Nobody can tell: the broker did not say a word in time. A quorum queue without a majority takes messages like that.
+    Unconfirmed,
+    /// Nobody can tell: the connection was lost.
     Unknown,
     /// It was not handed over: the channel was gone before.
     NotSent,
@@ -77,7 +79,7 @@ pub(super) async fn attempt(channel: Channel, mut parcel: Parcel, around: Arc<Su
                 break Some(outcome);
             }
             if !channel.status().connected() {
-                break None;
+                break Some(Err(ErrorKind::InvalidChannelState(ChannelState::Closed, "lost while it was waited for").into()));
             }
             if Instant::now() >= until {
                 parcel.unheard();
@@ -111,7 +113,8 @@ pub(super) fn judge(outcome: Option<lapin::Result<Confirmation>>) -> (Fate, Opti
             tracing::warn!(event = "publish_refused", %error, "the broker refuses a publish; check exchange and permissions");
             (Fate::Returned, Some(PublishOutcome::Returned))
         }
-        None | Some(Ok(Confirmation::NotRequested) | Err(_)) => (Fate::Unknown, Some(PublishOutcome::Timeout)),
+        None => (Fate::Unconfirmed, Some(PublishOutcome::Timeout)),
+        Some(Ok(Confirmation::NotRequested) | Err(_)) => (Fate::Unknown, Some(PublishOutcome::Timeout)),
     }
 }
 
@@ -127,7 +130,7 @@ fn measure(around: &Surroundings, told: &Told, about: &mut About, fate: Fate, (w
     if fate == Fate::Confirmed {
         around.recorder.record(&after_decision(told, about, first, known));
     }
-    if matches!(fate, Fate::Confirmed | Fate::Unknown) && !std::mem::replace(&mut about.told, true) {
+    if matches!(fate, Fate::Confirmed | Fate::Unconfirmed | Fate::Unknown) && !std::mem::replace(&mut about.told, true) {
         tell(&around.telemetry, told, about, first, known);
     }
 }

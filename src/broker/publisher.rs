@@ -38,6 +38,8 @@ use tokio::{
 /// The first pause before a parcel is tried again, and the longest.
 const AGAIN_MIN: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Tries of an answer that the broker must not have confirmed before it is given up: it may be slow for a moment.
+const UNCONFIRMED_MIN: u32 = 3;
 
 /// Something to publish for a delivery.
 pub(super) struct Parcel {
@@ -294,7 +296,8 @@ impl Publisher {
         match done.fate {
             Fate::Confirmed => self.confirmed(done.parcel),
             Fate::Returned => self.returned(done.parcel),
-            Fate::Refused => self.refused(done.parcel),
+            Fate::Refused => self.untaken(done.parcel, 1, "the queue named by reply_to refused the answer until the deadline"),
+            Fate::Unconfirmed => self.untaken(done.parcel, UNCONFIRMED_MIN, "the broker did not confirm the answer until the deadline"),
             Fate::Unknown => {
                 let mut parcel = done.parcel;
                 parcel.unheard();
@@ -353,17 +356,15 @@ impl Publisher {
         }
     }
 
-    /// A queue that says no to an answer until the deadline has nobody who waits for it; a delivery must not be kept for it
-    /// for ever, or a few such queues would use up all that may be unsettled.
-    fn refused(&mut self, mut parcel: Parcel) {
+    /// A queue that has not taken an answer until the deadline has nobody who waits for it; a delivery must not be kept for it for
+    /// ever, or a few such queues would use up all that may be unsettled.
+    fn untaken(&mut self, mut parcel: Parcel, tries_min: u32, why: &str) {
         parcel.unheard();
-        let late = Instant::now() + parcel.pause() >= parcel.ticket.about.deadline;
+        let about = &parcel.ticket.about;
+        let late = about.tries >= tries_min && Instant::now() + parcel.pause() >= about.deadline;
         match parcel.load {
             Load::Answer(Response { then: Some((reason, detail)), .. }) if late => self.dead_letter(parcel.ticket, reason, &detail),
-            Load::Answer(_) if late => {
-                let detail = "the queue named by reply_to refused the answer until the deadline";
-                self.dead_letter(parcel.ticket, DeadLetterReason::ReplyUnroutable, detail);
-            }
+            Load::Answer(_) if late => self.dead_letter(parcel.ticket, DeadLetterReason::ReplyUnroutable, why),
             _ => self.rest(parcel),
         }
     }

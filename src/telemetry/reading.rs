@@ -4,7 +4,7 @@ use super::{
     Exposition, Slow, SpanReport, Telemetry,
     alerts::Progress,
     exposition::to_prometheus,
-    labels::{Cause, CommitOutcome, Dependency, Level, Settlement},
+    labels::{Cause, CommitOutcome, Dependency, Level, PublishOutcome, Settlement},
     metrics::Table,
     process::Process,
     recorder::Set,
@@ -139,10 +139,12 @@ impl Telemetry {
         let metrics = self.metrics();
         let broker = &metrics.broker;
         let (received, settled) = (broker.received.total(), broker.settled.total());
-        let ended = [&metrics.authorizations, &metrics.duplicates, &broker.settled, &broker.published];
+        let ended = [&metrics.authorizations, &metrics.duplicates, &broker.settled];
+        // To publish again and again what nobody confirms is no progress.
+        let confirmed = broker.published.get(PublishOutcome::Confirmed as usize);
         Progress {
             open: metrics.in_flight.get(0).saturating_add(received.saturating_sub(settled)),
-            ended: ended.into_iter().map(Table::total).sum(),
+            ended: ended.into_iter().map(Table::total).sum::<u64>() + confirmed,
         }
     }
 

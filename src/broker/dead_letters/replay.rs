@@ -197,7 +197,7 @@ impl Press {
             Fate::Confirmed => None,
             Fate::Returned => Some(Failure::Unroutable),
             Fate::Refused => Some(Failure::Rejected),
-            Fate::Unknown | Fate::NotSent => Some(Failure::Unknown),
+            Fate::Unconfirmed | Fate::Unknown | Fate::NotSent => Some(Failure::Unknown),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What breaks, and comes back without a hand.
 
-use super::rig::{PATIENCE, SILENCE, body_of, decline, eventually, reply_to, request_body, settled, with_rig};
+use super::rig::{PATIENCE, SILENCE, body_of, decline, eventually, header, reply_to, request_body, settled, with_rig};
 use crate::{broker::topology, domain::ids::RequestId, pipeline::DeskOrder};
 use lapin::{BasicProperties, options::ExchangeDeleteOptions};
 use std::{collections::HashSet, time::Duration};
@@ -88,6 +88,30 @@ fn a_connection_whose_channels_are_used_up_is_made_again() {
         settled(&broker).await;
         broker.close().await;
         assert_eq!(rig.waiting(&settings.dead_letter_queue).await, 0);
+    });
+}
+
+/// As to a quorum queue without a majority. Deliveries that were kept for it for ever would leave no room for others.
+#[test]
+fn an_answer_that_nobody_confirms_is_given_up_after_its_deadline() {
+    with_rig(async |rig| {
+        let (broker, mut pipeline) = rig.start().await;
+        let reply = rig.reply_queue("silent", &[]).await;
+        rig.request(&request_body("n-1", 1000), reply_to(&reply)).await;
+        let job = pipeline.job().await;
+        let answer = pipeline.approval(&job);
+        rig.leave_unconfirmed(true);
+        job.requester.answer(answer);
+        assert!(matches!(pipeline.order().await, DeskOrder::Unheard(unheard) if unheard == id("n-1")));
+        eventually("three tries", || async { rig.waiting(&reply).await == 3 }).await;
+        // So is the dead letter, but it is never given up.
+        let letter = rig.next(&rig.settings.dead_letter_queue).await;
+        assert_eq!(header(&letter, "x-reason").as_deref(), Some("reply_unroutable"), "{letter:?}");
+        assert_eq!(rig.waiting(&reply).await, 3, "no fourth try");
+        rig.leave_unconfirmed(false);
+        settled(&broker).await;
+        broker.close().await;
+        assert_eq!(rig.waiting(&rig.settings.request_queue).await, 0, "and acked");
     });
 }
 

@@ -24,7 +24,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -88,6 +88,7 @@ pub(super) struct Rig {
     _connection: Connection,
     prefix: String,
     cut: Arc<Notify>,
+    unconfirmed: Arc<AtomicBool>,
     queues: parking_lot::Mutex<Vec<String>>,
 }
 
@@ -98,9 +99,10 @@ impl Rig {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("JITAUTH_TEST_BROKER is reachable");
         let server = connection.create_channel().await.expect("a channel");
         server.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-        let cut = Arc::new(Notify::new());
-        let proxied = proxy(url, Arc::clone(&cut)).await;
-        Self { settings: settings(&proxied, &prefix), server, _connection: connection, prefix, cut, queues: parking_lot::Mutex::default() }
+        let (cut, unconfirmed) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let proxied = proxy(url, Arc::clone(&cut), Arc::clone(&unconfirmed)).await;
+        let queues = parking_lot::Mutex::default();
+        Self { settings: settings(&proxied, &prefix), server, _connection: connection, prefix, cut, unconfirmed, queues }
     }
 
     /// Declares everything and starts an edge with the pipeline in the test's hands.
@@ -137,6 +139,11 @@ impl Rig {
     /// Cuts every connection of the edge, as a network does.
     pub(super) fn cut(&self) {
         self.cut.notify_waiters();
+    }
+
+    /// Keeps the server's confirms from the edge, or lets them through again.
+    pub(super) fn leave_unconfirmed(&self, unconfirmed: bool) {
+        self.unconfirmed.store(unconfirmed, Ordering::Relaxed);
     }
 
     pub(super) async fn reply_queue(&self, name: &str, arguments: &[(&str, AMQPValue)]) -> String {
@@ -338,21 +345,21 @@ pub(super) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl
 }
 
 /// A line to the server that can be cut; gives the URL at its near end.
-async fn proxy(url: &str, cut: Arc<Notify>) -> String {
+async fn proxy(url: &str, cut: Arc<Notify>, unconfirmed: Arc<AtomicBool>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let near = listener.local_addr().expect("bound").to_string();
     let mut uri: lapin::uri::AMQPUri = url.parse().expect("a URL");
     let far = format!("{}:{}", uri.authority.host, uri.authority.port);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let (far, cut) = (far.clone(), Arc::clone(&cut));
+            let (far, cut, unconfirmed) = (far.clone(), Arc::clone(&cut), Arc::clone(&unconfirmed));
             tokio::spawn(async move {
                 let server = TcpStream::connect(far).await.expect("the server listens");
                 let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
                 tokio::select! {
                     () = cut.notified() => {}
                     () = pump(&mut from_client, &mut to_server) => {}
-                    () = pump(&mut from_server, &mut to_client) => {}
+                    () = pump_frames(&mut from_server, &mut to_client, &unconfirmed) => {}
                 }
             });
         }
@@ -367,6 +374,24 @@ async fn pump(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteE
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// From the server, frame by frame: type, channel, size, payload, end.
+async fn pump_frames(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteExt + Unpin), unconfirmed: &AtomicBool) {
+    const HEADER: usize = 7;
+    const BASIC_ACK: &[u8] = &[0, 60, 0, 80];
+    let mut frame = vec![0; HEADER];
+    while from.read_exact(&mut frame[..HEADER]).await.is_ok() {
+        let size = u32::from_be_bytes([frame[3], frame[4], frame[5], frame[6]]) as usize;
+        frame.resize(HEADER + size + 1, 0);
+        if from.read_exact(&mut frame[HEADER..]).await.is_err() {
+            return;
+        }
+        let confirm = frame[0] == 1 && frame[HEADER..].starts_with(BASIC_ACK);
+        if !(confirm && unconfirmed.load(Ordering::Relaxed)) && to.write_all(&frame).await.is_err() {
             return;
         }
     }
