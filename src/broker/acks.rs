@@ -12,16 +12,23 @@
 use super::{connection::LOOK_EVERY, ticket::Ticket};
 use crate::telemetry::events::Settlement;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use lapin::{Acker, Channel, options::BasicAckOptions, types::DeliveryTag};
+use lapin::{
+    Acker, Channel,
+    options::{BasicAckOptions, BasicNackOptions},
+    types::DeliveryTag,
+};
 use parking_lot::Mutex;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How many deliveries wait for an ack at most.
 const HELD_MAX: usize = 64;
 /// Of what may be unacknowledged at once, the part that waits for an ack, or for its confirm to be seen, at most: the broker must not run
 /// out of what it may deliver.
 pub(super) const HELD_PART: usize = 4;
+
+/// Pause before a delivery that was dropped unanswered is given back: whatever dropped it may do so again.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// A consumer's channel, kept open, and the deliveries on it that no ack was sent for.
 pub(super) struct Deliveries {
@@ -41,6 +48,11 @@ impl Deliveries {
     /// Notes a delivery. They come in the order of their tags, so one that is not noted yet is above all that are.
     pub(super) fn note(&self, tag: DeliveryTag) {
         self.open.lock().insert(tag);
+    }
+
+    /// Takes a delivery off those that are open, once it was given back.
+    fn forget(&self, tag: DeliveryTag) {
+        self.open.lock().remove(&tag);
     }
 
     /// Takes answered deliveries off those that are open, and says how they are acked.
@@ -117,16 +129,23 @@ impl Acks {
 /// Acks what the last of `covered` stands for.
 async fn ack(covered: Vec<(Ticket, Settlement)>, multiple: bool) {
     let Some((last, _)) = covered.last() else { return };
-    let acked = acked(last.acker(), BasicAckOptions { multiple }).await;
+    let acked = sent(last.acker(), last.acker().ack(BasicAckOptions { multiple })).await;
     for (ticket, settlement) in covered {
         ticket.settled(if acked { settlement } else { Settlement::Returned });
     }
 }
 
-/// Whether an ack was sent. An ack that is under way while its connection is lost may never come to an end in lapin, so the channel is
+/// Gives a delivery back that nobody will answer, so that the broker delivers it again. Open until then, or a multiple ack would cover it.
+pub(super) async fn give_back(acker: Acker, deliveries: Arc<Deliveries>, tag: DeliveryTag) {
+    sleep(GIVE_BACK_AFTER).await;
+    if sent(&acker, acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() })).await {
+        deliveries.forget(tag);
+    }
+}
+
+/// Whether an ack was sent. One that is under way while its connection is lost may never come to an end in lapin, so the channel is
 /// looked at meanwhile.
-async fn acked(acker: &Acker, options: BasicAckOptions) -> bool {
-    let ack = acker.ack(options);
+async fn sent(acker: &Acker, ack: impl Future<Output = lapin::Result<bool>>) -> bool {
     tokio::pin!(ack);
     loop {
         match timeout(LOOK_EVERY, &mut ack).await {

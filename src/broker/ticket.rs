@@ -1,7 +1,7 @@
 //! A delivery's ticket: the only handle that can ack it.
 
 use super::{
-    acks::Deliveries,
+    acks::{self, Deliveries},
     envelope,
     publisher::{Load, Parcel},
     reply::ReplyAddress,
@@ -19,12 +19,13 @@ use lapin::{
 };
 use std::sync::Arc;
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, mpsc},
     time::Instant,
 };
 
-/// A delivery that is not settled yet. Dropped unsettled it leaves the message unacknowledged, so that the broker delivers
-/// it again once the channel is gone.
+/// A delivery that is not settled yet. Dropped unsettled it is given back to the broker, which delivers it again: at once, or when the
+/// channel is gone.
 #[must_use = "a delivery must be settled"]
 pub(super) struct Ticket {
     delivery: Delivery,
@@ -135,6 +136,13 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        // Unacknowledged it would take a place among those that may be, and make every ack behind it one of its own.
+        if !self.settled
+            && self.usable()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(acks::give_back(self.delivery.acker.clone(), Arc::clone(&self.deliveries), self.tag()));
+        }
         self.settle(Settlement::Returned);
     }
 }

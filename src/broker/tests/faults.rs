@@ -171,6 +171,36 @@ fn a_dropped_job_leaves_its_message_unacknowledged() {
 }
 
 #[test]
+fn a_dropped_job_comes_again_on_a_channel_that_lives() {
+    with_rig(async |rig| {
+        let (broker, mut pipeline) = rig.start().await;
+        let reply = rig.reply_queue("dropped", &[]).await;
+        for index in 0..4 {
+            rig.request(&request_body(&format!("d-{index}"), 60_000), reply_to(&reply)).await;
+        }
+        // Those before and behind it are acked meanwhile, and must not take it with them.
+        for index in 0..4 {
+            let job = pipeline.job().await;
+            if index != 1 {
+                let answer = pipeline.approval(&job);
+                job.requester.answer(answer);
+            }
+        }
+        let again = pipeline.job().await;
+        assert_eq!((&again.request.id, again.redelivered), (&id("d-1"), true));
+        let answer = pipeline.approval(&again);
+        again.requester.answer(answer);
+        let mut answered = HashSet::new();
+        while answered.len() < 4 {
+            answered.insert(rig.next(&reply).await.data);
+        }
+        settled(&broker).await;
+        broker.close().await;
+        assert_eq!(rig.waiting(&rig.settings.request_queue).await, 0, "all are acked");
+    });
+}
+
+#[test]
 fn a_drain_settles_what_was_taken_and_takes_no_more() {
     const TAKEN: usize = 60;
     const LATER: u32 = 10;
