@@ -20,7 +20,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// After how long a store that says nothing counts as one that is out.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For how long a store whose commits failed, and none went through since, counts as one that is out, although it answers.
+/// For how long a store whose commits failed, and none went through since, counts as one that is out, although it answers; and after how
+/// long one whose commits do not end.
 const FAILING_FOR: Duration = Duration::from_secs(5);
 
 /// Looks at the dependencies and keeps readiness true to them.
@@ -40,19 +41,25 @@ pub(super) struct Watch<S> {
 pub(super) struct Commits {
     seen: CommitCounts,
     failed_at: Option<Instant>,
+    /// Since when commits are under way and none has ended.
+    waits_since: Option<Instant>,
 }
 
 impl Commits {
-    /// Whether commits fail and none goes through. A store may answer questions and take no writes: its disk is full, or it waits for a
-    /// standby.
-    fn failing(&mut self, now: CommitCounts, at: Instant) -> bool {
+    /// What is wrong, if commits fail and none goes through, or none ends. A store may answer questions and take no writes: its disk is
+    /// full, or hangs, or it waits for a standby.
+    fn trouble(&mut self, now: CommitCounts, at: Instant) -> Option<&'static str> {
         let before = std::mem::replace(&mut self.seen, now);
         if now.went_through > before.went_through {
             self.failed_at = None;
         } else if now.failed > before.failed {
             self.failed_at = Some(at);
         }
-        self.failed_at.is_some_and(|failed| at.duration_since(failed) < FAILING_FOR)
+        self.waits_since = (now.under_way > 0 && now.ended == before.ended).then(|| self.waits_since.unwrap_or(at));
+        if self.failed_at.is_some_and(|failed| at.duration_since(failed) < FAILING_FOR) {
+            return Some("it answers, but takes no commits");
+        }
+        self.waits_since.is_some_and(|since| at.duration_since(since) >= FAILING_FOR).then_some("it answers, but commits do not end")
     }
 }
 
@@ -101,9 +108,7 @@ impl<S: Store> Watch<S> {
         let answer = timeout(PING_TIMEOUT, self.store.ping()).await;
         let failed = match answer {
             Ok(Err(error)) => Some(error.to_string()),
-            Ok(Ok(())) => {
-                self.commits.failing(self.telemetry.commit_counts(), Instant::now()).then(|| "it answers, but takes no commits".to_owned())
-            }
+            Ok(Ok(())) => self.commits.trouble(self.telemetry.commit_counts(), Instant::now()).map(str::to_owned),
             Err(_) => Some(format!("no answer within {} ms", PING_TIMEOUT.as_millis())),
         };
         self.note(check, Dependency::Store, failed);
@@ -166,8 +171,29 @@ mod tests {
             (9, 5, 3, true),
             (10, 6, 4, false),
         ] {
-            let counts = CommitCounts { went_through, failed };
-            assert_eq!(commits.failing(counts, start + Duration::from_secs(second)), failing, "at {second} s");
+            let counts = CommitCounts { went_through, failed, ended: went_through + failed, under_way: 0 };
+            let trouble = commits.trouble(counts, start + Duration::from_secs(second));
+            assert_eq!(trouble, failing.then_some("it answers, but takes no commits"), "at {second} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_whose_commits_do_not_end_is_out_until_one_does() {
+        let (mut commits, start) = (Commits::default(), Instant::now());
+        for (second, begun, ended, hangs) in [
+            (0, 1, 0, false),
+            (4, 1, 0, false),
+            (5, 1, 0, true),
+            (6, 2, 1, false),
+            (7, 2, 1, false),
+            (11, 2, 1, false),
+            (12, 2, 1, true),
+            (13, 2, 2, false),
+            (30, 2, 2, false),
+        ] {
+            let counts = CommitCounts { went_through: ended, failed: 0, ended, under_way: begun - ended };
+            let trouble = commits.trouble(counts, start + Duration::from_secs(second));
+            assert_eq!(trouble, hangs.then_some("it answers, but commits do not end"), "at {second} s");
         }
     }
 }

@@ -148,6 +148,7 @@ impl<L: Ledger, S: FactSource> Lane<L, S> {
         tries.lost = false;
         loop {
             let sent = Instant::now();
+            self.telemetry.commit_begun();
             let outcome = self.queue.alongside(self.ledger.commit(commit, !tries.no_wait)).await;
             let took = sent.elapsed();
             self.telemetry.committed(outcome_name(&outcome), commit.journal.len(), took);

@@ -42,6 +42,7 @@ pub(super) struct Inner {
     connected_once: [AtomicBool; Role::ALL.len()],
     /// When what `up` says of a dependency began, microseconds.
     pub(super) dependency_since: [AtomicI64; Dependency::ALL.len()],
+    pub(super) commits_begun: AtomicU64,
     cache_trouble: Throttle,
     commit_trouble: Throttle,
     dead_letter_trouble: Throttle,
@@ -68,6 +69,7 @@ impl Telemetry {
             slowest: Slowest::new(settings.report.slowest_max),
             connected_once: Default::default(),
             dependency_since: Default::default(),
+            commits_begun: AtomicU64::new(0),
             cache_trouble: throttle(),
             commit_trouble: throttle(),
             dead_letter_trouble: throttle(),
@@ -202,6 +204,11 @@ impl Telemetry {
                 "requests were declined because they could not be decided in time; look for a dependency that is down or slow, or for overload"
             );
         }
+    }
+
+    /// A batch is sent to the store.
+    pub fn commit_begun(&self) {
+        self.inner.commits_begun.fetch_add(1, Relaxed);
     }
 
     /// A batch was committed, or not.

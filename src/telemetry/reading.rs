@@ -55,16 +55,24 @@ pub struct CommitCounts {
     pub went_through: u64,
     /// Those it could not be asked, or whose answer was lost, or that it asked to try again.
     pub failed: u64,
+    /// Those that have ended, however.
+    pub ended: u64,
+    /// Those that have not.
+    pub under_way: u64,
 }
 
 impl Telemetry {
     /// How commits have fared. A lock that was not had in time counts neither way.
     #[must_use]
     pub fn commit_counts(&self) -> CommitCounts {
-        let ended = |outcomes: &[CommitOutcome]| outcomes.iter().map(|outcome| self.metrics().db_transactions.get(*outcome as usize)).sum();
+        let transactions = &self.metrics().db_transactions;
+        let counted = |outcomes: &[CommitOutcome]| outcomes.iter().map(|outcome| transactions.get(*outcome as usize)).sum();
+        let ended = transactions.total();
         CommitCounts {
-            went_through: ended(&[CommitOutcome::Committed, CommitOutcome::Rejected, CommitOutcome::Refused]),
-            failed: ended(&[CommitOutcome::Transient, CommitOutcome::Unreachable, CommitOutcome::Unknown]),
+            went_through: counted(&[CommitOutcome::Committed, CommitOutcome::Rejected, CommitOutcome::Refused]),
+            failed: counted(&[CommitOutcome::Transient, CommitOutcome::Unreachable, CommitOutcome::Unknown]),
+            ended,
+            under_way: self.inner.commits_begun.load(Relaxed).saturating_sub(ended),
         }
     }
 

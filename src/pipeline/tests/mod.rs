@@ -375,8 +375,10 @@ async fn who_waits_behind_a_stuck_commit_is_declined_in_time() {
     assert_eq!((shed.reason, shed.journaled), (Some(Reason::SystemUnavailable), false));
     let again = rig.ask("behind", &card, 10, MS(300)).answer().await;
     assert_eq!(again.body, shed.body, "until its deadline the same bytes");
+    let under_way = || rig.telemetry.commit_counts().under_way;
+    assert_eq!(under_way(), 1, "and who watches the store sees that it is stuck");
     assert_eq!(stuck.answer().await.reason, Some(Reason::DeadlineExceeded));
-    assert_eq!(rig.held(), 10);
+    assert_eq!((rig.held(), under_way()), (10, 0));
 }
 
 #[tokio::test(start_paused = true)]
