@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use lapin::{Channel, Connection, ConnectionProperties, Event, uri::AMQPUri};
 use std::{sync::Arc, time::Duration};
 use tokio::{
+    net::TcpStream,
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
@@ -67,10 +68,18 @@ pub(super) fn address(settings: &Settings) -> Result<AMQPUri, BrokerError> {
 /// Connects once.
 pub(super) async fn dial(address: &AMQPUri, name: &str, patience: Duration) -> Result<Connection, BrokerError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    match timeout(patience, Connection::connect_uri(address.clone(), properties)).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(no_answer(patience)),
-    }
+    let connecting = async {
+        listens(address).await?;
+        Ok(Connection::connect_uri(address.clone(), properties).await?)
+    };
+    timeout(patience, connecting).await.unwrap_or_else(|_| Err(no_answer(patience)))
+}
+
+/// Whether anybody listens there. lapin leaves two tasks behind for ever when it is refused: in an outage it must not be asked.
+async fn listens(AMQPUri { authority, .. }: &AMQPUri) -> Result<(), BrokerError> {
+    let (host, port) = (authority.host.as_str(), authority.port);
+    let tried = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
+    tried.map(drop).map_err(|error| BrokerError::Unreachable(format!("cannot connect to {host}:{port}: {error}")))
 }
 
 /// Waits for an answer of the broker, but no longer than the connection lasts: what is under way while it is lost may never
@@ -263,5 +272,24 @@ impl Keeper {
             Role::Consumer => "jitauth consume",
             Role::Publisher => "jitauth publish",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::runtime::Handle;
+
+    #[tokio::test]
+    async fn an_outage_leaves_no_tasks_behind() {
+        // Nobody listens on the port for multiplexing.
+        let address: AMQPUri = "amqp://guest:sesame@127.0.0.1:1/%2f".parse().expect("a URL");
+        for _ in 0..20 {
+            let error = dial(&address, "test", Duration::from_secs(20)).await.expect_err("nobody listens");
+            let told = error.to_string();
+            assert!(matches!(error, BrokerError::Unreachable(_)) && told.contains("refused") && !told.contains("sesame"), "{told}");
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
     }
 }
