@@ -32,7 +32,11 @@ pub use settings::Settings;
 use super::{SchemaState, Store, StoreError};
 use crate::telemetry::Telemetry;
 use connection::Server;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use parking_lot::Mutex;
+use sqlx::{
+    PgConnection,
+    postgres::{PgPool, PgPoolOptions},
+};
 use std::{fmt, sync::Arc};
 use tokio::time::timeout;
 
@@ -56,6 +60,8 @@ pub struct Postgres {
     server: Arc<Server>,
     facts: PgPool,
     administration: PgPool,
+    /// The connection of [`Store::ping`], while none is under way.
+    asked: Arc<Mutex<Option<PgConnection>>>,
     durability: Durability,
     version: u32,
     /// Who is told how long facts waited for a connection.
@@ -80,6 +86,7 @@ impl Postgres {
         Ok(Self {
             facts: pool(settings.pool_max).min_connections(settings.pool_min).connect_lazy_with(server.facts_options()),
             administration: pool(ADMINISTRATION_CONNECTIONS_MAX).connect_lazy_with(server.administration_options()),
+            asked: Arc::default(),
             durability: session.durability,
             version: session.version,
             telemetry: None,
@@ -132,13 +139,16 @@ impl Store for Postgres {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let mut connection = self.administration.acquire().await?;
-        let Ok(answer) = timeout(self.server.answer_timeout(), sqlx::query("select 1").execute(&mut *connection)).await else {
-            // Back in the pool it would be waited for, and its place be lost as long as the server is silent.
-            drop(connection.detach());
-            return Err(StoreError::Unreachable("no answer in time".to_owned()));
+        // In a pool's hands, a connection whose ping was given up would be waited for, and its place be lost as long as the server is
+        // silent. This one is closed with the ping.
+        let kept = self.asked.lock().take();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.server.open_with(&self.server.administration_options()).await?,
         };
-        answer?;
+        let answer = timeout(self.server.answer_timeout(), sqlx::query("select 1").execute(&mut connection)).await;
+        answer.map_err(|_| StoreError::Unreachable("no answer in time".to_owned()))??;
+        *self.asked.lock() = Some(connection);
         Ok(())
     }
 }

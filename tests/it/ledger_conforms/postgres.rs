@@ -7,7 +7,10 @@ use super::{
 };
 use jitauth::{
     facts::change::Heard,
-    ledger::postgres::{PgLedger, Postgres, Settings},
+    ledger::{
+        Store as _,
+        postgres::{PgLedger, Postgres, Settings},
+    },
 };
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection,
@@ -21,7 +24,7 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::Instant,
+    time::{Instant, sleep, timeout},
 };
 
 /// The variable with the URL of a server on which databases may be created: `postgres://postgres@127.0.0.1:5432/postgres`.
@@ -169,6 +172,23 @@ impl Wire {
         });
         Self { options, cut }
     }
+}
+
+/// Who asks for readiness does not wait as long as the store would, and comes again however often the link goes dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_that_were_given_up_do_not_keep_the_next_from_an_answer() {
+    let Some(stage) = Stage::<PostgresFixture>::new().await else { return };
+    let wire = Wire::to(&stage.fixture.server).await;
+    let store = Postgres::connect(&settings(&wire.options.clone().database(&stage.fixture.name))).await.unwrap();
+    for cut in 0..6 {
+        store.ping().await.unwrap_or_else(|error| panic!("after {cut} cuts: {error}"));
+        // A pool would take its connection back in its own time.
+        sleep(Duration::from_millis(100)).await;
+        wire.cut.send(true).unwrap();
+        assert!(timeout(Duration::from_millis(200), store.ping()).await.is_err(), "cut {cut} is silent");
+    }
+    drop(store);
+    stage.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
