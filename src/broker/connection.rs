@@ -276,6 +276,7 @@ impl Keeper {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
     use tokio::runtime::Handle;
