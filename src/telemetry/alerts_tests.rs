@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     domain::{decision::Decision, reason::Reason},
-    telemetry::{Settings as TelemetrySettings, Spans},
+    telemetry::{Settings as TelemetrySettings, Spans, events::PublishOutcome},
 };
 
 const MS: u64 = 1000;
@@ -125,6 +125,21 @@ fn a_stall_is_told_while_it_lasts_and_only_then() {
     ] {
         let stall = watcher.look_for_stall(&alerts, Progress { open, ended }, start + Duration::from_millis(at_ms));
         assert_eq!(stall.map(|stall| stall.lasted.as_millis()), expected, "at {at_ms} ms");
+    }
+}
+
+#[test]
+fn what_the_broker_says_of_a_publish_is_progress_and_its_silence_is_none() {
+    let telemetry = Telemetry::default();
+    for (outcome, moves) in [
+        (PublishOutcome::Confirmed, true),
+        (PublishOutcome::Returned, true),
+        (PublishOutcome::Nacked, true),
+        (PublishOutcome::Timeout, false),
+    ] {
+        let before = telemetry.progress().ended;
+        telemetry.published(outcome);
+        assert_eq!(telemetry.progress().ended != before, moves, "{outcome:?}");
     }
 }
 

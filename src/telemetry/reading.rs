@@ -147,12 +147,12 @@ impl Telemetry {
         let metrics = self.metrics();
         let broker = &metrics.broker;
         let (received, settled) = (broker.received.total(), broker.settled.total());
-        let ended = [&metrics.authorizations, &metrics.duplicates, &broker.settled];
+        let ended = [&metrics.authorizations, &metrics.duplicates, &broker.settled, &broker.published];
         // To publish again and again what nobody confirms is no progress.
-        let confirmed = broker.published.get(PublishOutcome::Confirmed as usize);
+        let unconfirmed = broker.published.get(PublishOutcome::Timeout as usize);
         Progress {
             open: metrics.in_flight.get(0).saturating_add(received.saturating_sub(settled)),
-            ended: ended.into_iter().map(Table::total).sum::<u64>() + confirmed,
+            ended: ended.into_iter().map(Table::total).sum::<u64>().saturating_sub(unconfirmed),
         }
     }
 
