@@ -8,8 +8,8 @@ use super::{BrokerError, Phase, Settings};
 use crate::telemetry::{Telemetry, events::Role};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::StreamExt;
-use lapin::{Channel, Connection, ConnectionProperties, Event, uri::AMQPUri};
-use std::{sync::Arc, time::Duration};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event, uri::AMQPUri};
+use std::{net::Ipv6Addr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
     sync::{Notify, watch},
@@ -61,8 +61,18 @@ impl Pauses {
 pub(super) fn address(settings: &Settings) -> Result<AMQPUri, BrokerError> {
     // The parser's message is dropped: it quotes the URL, password and all.
     let mut uri: AMQPUri = settings.url.parse().map_err(|_quotes_the_url: String| BrokerError::Address)?;
+    if let Some(host) = ipv6(&settings.url) {
+        uri.authority.host = host.to_string();
+    }
     uri.query.heartbeat = Some(u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX));
     Ok(uri)
+}
+
+/// The host of a URL, if it is written as an IPv6 address. The parser does not take one, and says `localhost` instead.
+fn ipv6(url: &str) -> Option<Ipv6Addr> {
+    let authority = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?.strip_prefix('[')?;
+    host.split_once(']')?.0.parse().ok()
 }
 
 /// Connects once.
@@ -78,7 +88,7 @@ pub(super) async fn dial(address: &AMQPUri, name: &str, patience: Duration) -> R
 /// Whether anybody listens there. lapin leaves two tasks behind for ever when it is refused: in an outage it must not be asked.
 async fn listens(AMQPUri { authority, .. }: &AMQPUri) -> Result<(), BrokerError> {
     let (host, port) = (authority.host.as_str(), authority.port);
-    let tried = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
+    let tried = TcpStream::connect((host, port)).await;
     tried.map(drop).map_err(|error| BrokerError::Unreachable(format!("cannot connect to {host}:{port}: {error}")))
 }
 
@@ -103,15 +113,23 @@ pub(super) async fn ask<T>(
 
 /// A new channel.
 ///
-/// lapin never uses the id of a channel again that the broker has closed (a missing exchange, a right that was taken away), nor of one
-/// that it could not open. After some thousands of them a connection that is up has no more channels to give, and never will: it is
-/// closed, to be made again.
+/// The id of a channel that the broker has closed (a missing exchange, a right that was taken away) is good for nothing any more: the
+/// next channel that lapin gives it fails with the error of the first, and keeps the id. So another is asked for, until there is none: a
+/// connection that is up and has no id left, which takes some thousands of such faults, is closed, to be made again.
 pub(super) async fn channel(connection: &Connection) -> lapin::Result<Channel> {
-    let created = connection.create_channel().await;
+    let mut created = connection.create_channel().await;
+    for _ in 0..connection.configuration().channel_max() {
+        match &created {
+            Err(error) if connection.status().connected() && !matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
+                created = connection.create_channel().await;
+            }
+            _ => break,
+        }
+    }
     if let Err(error) = &created
         && connection.status().connected()
     {
-        tracing::warn!(event = "broker_channels_used_up", %error, "the connection gives no more channels and is made again");
+        tracing::warn!(event = "broker_channels_used_up", %error, "the connection has no more channels to give and is made again");
         let closed = timeout(CLOSE_MAX, connection.close(200, "no more channels".into())).await;
         tracing::debug!(event = "broker_connection_closed", clean = matches!(closed, Ok(Ok(()))));
     }
@@ -280,6 +298,20 @@ impl Keeper {
 mod tests {
     use super::*;
     use tokio::runtime::Handle;
+
+    #[test]
+    fn a_host_may_be_a_name_or_an_address_of_either_kind() {
+        for (url, host, port) in [
+            ("amqp://guest:guest@rabbit.example:5673/%2f", "rabbit.example", 5673),
+            ("amqp://guest:guest@127.0.0.1/%2f", "127.0.0.1", 5672),
+            ("amqp://guest:guest@[2001:db8::1]:5673/%2f", "2001:db8::1", 5673),
+            ("amqps://guest:p%40ss@[::1]/%2f?frame_max=8192", "::1", 5671),
+        ] {
+            let settings = Settings { url: url.into(), ..crate::broker::tests::settings("", "") };
+            let AMQPUri { authority, .. } = address(&settings).expect("a good address");
+            assert_eq!((authority.host.as_str(), authority.port), (host, port), "{url}");
+        }
+    }
 
     #[tokio::test]
     async fn an_outage_leaves_no_tasks_behind() {

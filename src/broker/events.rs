@@ -32,6 +32,9 @@ use tokio::{
 const QUEUE_MESSAGES_MAX: i32 = 10_000;
 /// Events here that were not taken yet; the others wait in the queue.
 const UNTAKEN_MAX: u16 = 256;
+/// The longest pause before listening is tried again where the broker does not let us, though it is there: each try costs a channel of the
+/// connection that deliveries come on.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long an event may take to be handed to the socket.
 const SEND_MAX: Duration = Duration::from_millis(500);
 
@@ -83,7 +86,7 @@ pub(super) async fn listen(
     telemetry: Telemetry,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let mut pauses = Pauses::up_to(settings.reconnect_max);
+    let (mut pauses, mut refused) = (Pauses::up_to(settings.reconnect_max), Pauses::up_to(REFUSED_PAUSE_MAX));
     loop {
         let connection = tokio::select! { biased;
             () = Phase::Draining.reached(&mut phase) => return,
@@ -97,9 +100,11 @@ pub(super) async fn listen(
         };
         telemetry.events_heard(false, &why);
         pauses.held(since);
+        refused.held(since);
+        let pause = if connection.status().connected() { refused.next() } else { pauses.next() };
         tokio::select! { biased;
             () = Phase::Draining.reached(&mut phase) => return,
-            () = sleep(pauses.next()) => {}
+            () = sleep(pause) => {}
         }
     }
 }
