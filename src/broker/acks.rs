@@ -7,7 +7,8 @@
 //!
 //! **Invariant**: an ack never covers a delivery that is not answered. A multiple ack goes up to below the first delivery of its channel
 //! that is still open; what was answered out of turn is acked by itself. No delivery is acked twice, for which the broker would close the
-//! channel: lapin sends what is under way in any order, so nothing is sent before all that went before is done.
+//! channel: lapin sends what is under way in any order, so no ack is sent before all that went before are done, and a delivery that is
+//! given back stays open until that is done.
 
 use super::{connection::LOOK_EVERY, ticket::Ticket};
 use crate::telemetry::events::Settlement;
@@ -27,8 +28,10 @@ const HELD_MAX: usize = 64;
 /// out of what it may deliver.
 pub(super) const HELD_PART: usize = 4;
 
-/// Pause before a delivery that was dropped unanswered is given back: whatever dropped it may do so again.
+/// Pause before a delivery that was dropped unanswered is given back, and one that was delivered before: whatever dropped it may do so
+/// again, and a quorum queue keeps count of how often.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
+const GIVE_BACK_AGAIN_AFTER: Duration = Duration::from_secs(15);
 
 /// A consumer's channel, kept open, and the deliveries on it that no ack was sent for.
 pub(super) struct Deliveries {
@@ -136,8 +139,8 @@ async fn ack(covered: Vec<(Ticket, Settlement)>, multiple: bool) {
 }
 
 /// Gives a delivery back that nobody will answer, so that the broker delivers it again. Open until then, or a multiple ack would cover it.
-pub(super) async fn give_back(acker: Acker, deliveries: Arc<Deliveries>, tag: DeliveryTag) {
-    sleep(GIVE_BACK_AFTER).await;
+pub(super) async fn give_back(acker: Acker, deliveries: Arc<Deliveries>, tag: DeliveryTag, redelivered: bool) {
+    sleep(if redelivered { GIVE_BACK_AGAIN_AFTER } else { GIVE_BACK_AFTER }).await;
     if sent(&acker, acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() })).await {
         deliveries.forget(tag);
     }

@@ -38,7 +38,7 @@ use tokio::{
 /// The first pause before a parcel is tried again, and the longest.
 const AGAIN_MIN: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
-/// Tries of an answer that the broker must not have confirmed before it is given up: it may be slow for a moment.
+/// How often the broker must have left an answer unconfirmed before it is given up: it may be slow for a moment.
 const UNCONFIRMED_MIN: u32 = 3;
 
 /// Something to publish for a delivery.
@@ -115,6 +115,8 @@ pub(super) struct Publisher {
     waiting: VecDeque<Parcel>,
     /// When the first approval in `waiting` must not be sent any more, or earlier.
     due: Option<Instant>,
+    /// When the broker last said what became of a publish, or opened a channel.
+    spoke_at: Option<Instant>,
     link: Link,
 }
 
@@ -142,6 +144,7 @@ impl Publisher {
             rests: FuturesUnordered::new(),
             waiting: VecDeque::new(),
             due: None,
+            spoke_at: None,
         }
     }
 
@@ -269,10 +272,13 @@ impl Publisher {
         if let Ok(channel) = opened {
             self.idle.push(channel);
             self.pauses.reset();
+            self.spoke_at = Some(Instant::now());
             return;
         }
         self.link.doubt();
-        if let Some(connection) = self.link.state().connection {
+        // Nor is a broker asked that reads nothing; what is needed is opened once it does.
+        let state = self.link.state();
+        if let Some(connection) = state.connection.filter(|_| !state.blocked) {
             // Keeps its place among the openings while it pauses, so a broker that refuses channels is asked gently.
             self.openings.push(Box::pin(open_channel(connection, self.pauses.next(), self.open_timeout)));
         }
@@ -293,11 +299,14 @@ impl Publisher {
             Some(channel) => self.idle.push(channel),
             None => self.link.doubt(),
         }
+        if matches!(done.fate, Fate::Confirmed | Fate::Returned | Fate::Refused) {
+            self.spoke_at = Some(Instant::now());
+        }
         match done.fate {
             Fate::Confirmed => self.confirmed(done.parcel),
             Fate::Returned => self.returned(done.parcel),
-            Fate::Refused => self.untaken(done.parcel, 1, "the queue named by reply_to refused the answer until the deadline"),
-            Fate::Unconfirmed => self.untaken(done.parcel, UNCONFIRMED_MIN, "the broker did not confirm the answer until the deadline"),
+            Fate::Refused => self.untaken(done.parcel, true, "the queue named by reply_to refused the answer until the deadline"),
+            Fate::Unconfirmed => self.unconfirmed(done.parcel),
             Fate::Unknown => {
                 let mut parcel = done.parcel;
                 parcel.unheard();
@@ -356,12 +365,20 @@ impl Publisher {
         }
     }
 
+    fn unconfirmed(&mut self, mut parcel: Parcel) {
+        parcel.ticket.about.unconfirmed += 1;
+        // A broker that has been silent altogether, for most of these tries, says nothing of this queue: what it did not hear goes out
+        // on the next connection.
+        let spoke = self.spoke_at.is_some_and(|at| at.elapsed() < 2 * self.around.confirm_timeout);
+        let enough = spoke && parcel.ticket.about.unconfirmed >= UNCONFIRMED_MIN;
+        self.untaken(parcel, enough, "the broker did not confirm the answer until the deadline");
+    }
+
     /// A queue that has not taken an answer until the deadline has nobody who waits for it; a delivery must not be kept for it for
     /// ever, or a few such queues would use up all that may be unsettled.
-    fn untaken(&mut self, mut parcel: Parcel, tries_min: u32, why: &str) {
+    fn untaken(&mut self, mut parcel: Parcel, enough: bool, why: &str) {
         parcel.unheard();
-        let about = &parcel.ticket.about;
-        let late = about.tries >= tries_min && Instant::now() + parcel.pause() >= about.deadline;
+        let late = enough && Instant::now() + parcel.pause() >= parcel.ticket.about.deadline;
         match parcel.load {
             Load::Answer(Response { then: Some((reason, detail)), .. }) if late => self.dead_letter(parcel.ticket, reason, &detail),
             Load::Answer(_) if late => self.dead_letter(parcel.ticket, DeadLetterReason::ReplyUnroutable, why),

@@ -57,7 +57,7 @@ impl<I: Intake> Reception<I> {
             Err(error) => error.id.as_ref(),
         };
         let id = id.and_then(|id| ShortString::try_new(id.as_str()).ok());
-        let about = About { reply, id, received, deadline, tries: 0, written: None, told: false, given_up: false };
+        let about = About { reply, id, received, deadline, tries: 0, unconfirmed: 0, written: None, told: false, given_up: false };
         let ticket = Ticket::new(delivery, Arc::clone(channel), permit, about, self.outbox.clone(), self.telemetry.clone());
         match decoded {
             Err(error) => self.refuse(ticket, &error, spans, wall),

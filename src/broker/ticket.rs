@@ -24,8 +24,8 @@ use tokio::{
     time::Instant,
 };
 
-/// A delivery that is not settled yet. Dropped unsettled it is given back to the broker, which delivers it again: at once, or when the
-/// channel is gone.
+/// A delivery that is not settled yet. Dropped unsettled it is given back to the broker after a pause, and delivered again then, or once
+/// the channel is gone.
 #[must_use = "a delivery must be settled"]
 pub(super) struct Ticket {
     delivery: Delivery,
@@ -51,6 +51,8 @@ pub(super) struct About {
     pub(super) deadline: Instant,
     /// How often its answer was published so far.
     pub(super) tries: u32,
+    /// How often the broker did not say in time what became of it.
+    pub(super) unconfirmed: u32,
     /// When its answer was first written, unless it came back.
     pub(super) written: Option<Instant>,
     /// Whether telemetry was told how long it took.
@@ -141,7 +143,8 @@ impl Drop for Ticket {
             && self.usable()
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(acks::give_back(self.delivery.acker.clone(), Arc::clone(&self.deliveries), self.tag()));
+            let acker = self.delivery.acker.clone();
+            runtime.spawn(acks::give_back(acker, Arc::clone(&self.deliveries), self.tag(), self.redelivered()));
         }
         self.settle(Settlement::Returned);
     }

@@ -115,6 +115,38 @@ fn an_answer_that_nobody_confirms_is_given_up_after_its_deadline() {
     });
 }
 
+/// Nobody knows then whether its queue is to blame: it goes out again until the broker speaks, or on the next connection.
+#[test]
+fn an_answer_to_a_broker_that_is_silent_altogether_is_not_given_up() {
+    const OTHERS: usize = 30;
+    with_rig(async |rig| {
+        let (broker, mut pipeline) = rig.start().await;
+        let (others, reply) = (rig.reply_queue("others", &[]).await, rig.reply_queue("unheard", &[]).await);
+        let mut jobs = Vec::new();
+        for index in 0..OTHERS {
+            rig.request(&request_body(&format!("o-{index}"), 60_000), reply_to(&others)).await;
+            jobs.push(pipeline.job().await);
+        }
+        // These leave channels open.
+        for job in jobs {
+            let answer = pipeline.approval(&job);
+            job.requester.answer(answer);
+        }
+        eventually("all are answered", || async { rig.waiting(&others).await as usize == OTHERS }).await;
+        rig.request(&request_body("n-2", 1000), reply_to(&reply)).await;
+        let job = pipeline.job().await;
+        let answer = pipeline.approval(&job);
+        rig.fall_silent(true);
+        job.requester.answer(answer);
+        eventually("four tries", || async { rig.waiting(&reply).await == 4 }).await;
+        rig.fall_silent(false);
+        settled(&broker).await;
+        broker.close().await;
+        assert_eq!(rig.waiting(&rig.settings.dead_letter_queue).await, 0, "it is answered");
+        assert_eq!(rig.waiting(&rig.settings.request_queue).await, 0, "and acked");
+    });
+}
+
 #[test]
 fn an_approval_that_outlives_its_channel_is_still_sent() {
     with_rig(async |rig| {

@@ -87,8 +87,7 @@ pub(super) struct Rig {
     pub(super) server: Channel,
     _connection: Connection,
     prefix: String,
-    cut: Arc<Notify>,
-    unconfirmed: Arc<AtomicBool>,
+    line: Arc<Line>,
     queues: parking_lot::Mutex<Vec<String>>,
 }
 
@@ -99,10 +98,10 @@ impl Rig {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("JITAUTH_TEST_BROKER is reachable");
         let server = connection.create_channel().await.expect("a channel");
         server.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-        let (cut, unconfirmed) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        let proxied = proxy(url, Arc::clone(&cut), Arc::clone(&unconfirmed)).await;
+        let line = Arc::new(Line::default());
+        let proxied = proxy(url, Arc::clone(&line)).await;
         let queues = parking_lot::Mutex::default();
-        Self { settings: settings(&proxied, &prefix), server, _connection: connection, prefix, cut, unconfirmed, queues }
+        Self { settings: settings(&proxied, &prefix), server, _connection: connection, prefix, line, queues }
     }
 
     /// Declares everything and starts an edge with the pipeline in the test's hands.
@@ -138,12 +137,17 @@ impl Rig {
 
     /// Cuts every connection of the edge, as a network does.
     pub(super) fn cut(&self) {
-        self.cut.notify_waiters();
+        self.line.cut.notify_waiters();
     }
 
     /// Keeps the server's confirms from the edge, or lets them through again.
     pub(super) fn leave_unconfirmed(&self, unconfirmed: bool) {
-        self.unconfirmed.store(unconfirmed, Ordering::Relaxed);
+        self.line.unconfirmed.store(unconfirmed, Ordering::Relaxed);
+    }
+
+    /// Keeps back all that the server says to the edge, or lets it through.
+    pub(super) fn fall_silent(&self, silent: bool) {
+        self.line.silent.store(silent, Ordering::Relaxed);
     }
 
     pub(super) async fn reply_queue(&self, name: &str, arguments: &[(&str, AMQPValue)]) -> String {
@@ -344,22 +348,30 @@ pub(super) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl
     }
 }
 
+/// What happens on the way to the server and back.
+#[derive(Default)]
+struct Line {
+    cut: Notify,
+    unconfirmed: AtomicBool,
+    silent: AtomicBool,
+}
+
 /// A line to the server that can be cut; gives the URL at its near end.
-async fn proxy(url: &str, cut: Arc<Notify>, unconfirmed: Arc<AtomicBool>) -> String {
+async fn proxy(url: &str, line: Arc<Line>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let near = listener.local_addr().expect("bound").to_string();
     let mut uri: lapin::uri::AMQPUri = url.parse().expect("a URL");
     let far = format!("{}:{}", uri.authority.host, uri.authority.port);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let (far, cut, unconfirmed) = (far.clone(), Arc::clone(&cut), Arc::clone(&unconfirmed));
+            let (far, line) = (far.clone(), Arc::clone(&line));
             tokio::spawn(async move {
                 let server = TcpStream::connect(far).await.expect("the server listens");
                 let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
                 tokio::select! {
-                    () = cut.notified() => {}
+                    () = line.cut.notified() => {}
                     () = pump(&mut from_client, &mut to_server) => {}
-                    () = pump_frames(&mut from_server, &mut to_client, &unconfirmed) => {}
+                    () = pump_frames(&mut from_server, &mut to_client, &line) => {}
                 }
             });
         }
@@ -380,7 +392,7 @@ async fn pump(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteE
 }
 
 /// From the server, frame by frame: type, channel, size, payload, end.
-async fn pump_frames(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteExt + Unpin), unconfirmed: &AtomicBool) {
+async fn pump_frames(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteExt + Unpin), line: &Line) {
     const HEADER: usize = 7;
     const BASIC_ACK: &[u8] = &[0, 60, 0, 80];
     let mut frame = vec![0; HEADER];
@@ -391,7 +403,10 @@ async fn pump_frames(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl Asyn
             return;
         }
         let confirm = frame[0] == 1 && frame[HEADER..].starts_with(BASIC_ACK);
-        if !(confirm && unconfirmed.load(Ordering::Relaxed)) && to.write_all(&frame).await.is_err() {
+        while line.silent.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if !(confirm && line.unconfirmed.load(Ordering::Relaxed)) && to.write_all(&frame).await.is_err() {
             return;
         }
     }
