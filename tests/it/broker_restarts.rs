@@ -16,8 +16,9 @@ use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// A request that was redelivered after its deadline is declined; one that nobody could be answered in time was taken back.
-const LATE: &[&str] = &["deadline_exceeded"];
+/// A request that was redelivered after its deadline is declined; one that nobody could be answered in time was taken back. Where a slow
+/// machine lets requests pile up, single ones are declined undecided.
+const LATE: &[&str] = &["deadline_exceeded", "system_unavailable"];
 
 async fn ends_well(traffic: Traffic, daemon: Daemon, store: &Store, fault: &str) {
     // Before the daemon goes: it says how many approvals nobody may have heard, and the store lists the same.
@@ -27,7 +28,8 @@ async fn ends_well(traffic: Traffic, daemon: Daemon, store: &Store, fault: &str)
     traffic.resume();
     assert_eq!(unheard, listed as f64, "unheard approvals: counted, and listed in the store");
     let summary = traffic.finish(&mut [daemon], store, LATE).await;
-    assert_eq!(summary.decided, summary.requests, "every confirmed request was decided");
+    assert_eq!(summary.decided + summary.shed, summary.requests, "every confirmed request was decided, or declined in time");
+    assert!(summary.shed * 20 <= summary.requests, "the broker's faults cost few requests their decision: {summary:?}");
     let again = summary.responses - summary.requests;
     figure(&format!("{fault}: {summary:?}, {again} answered again, {listed} unheard"));
 }

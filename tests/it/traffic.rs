@@ -116,6 +116,8 @@ pub(crate) struct Summary {
     pub(crate) responses: usize,
     /// Answers whose request is in the journal.
     pub(crate) decided: usize,
+    /// Requests that are not, and whose requesters heard that they could not be decided in time.
+    pub(crate) shed: usize,
     pub(crate) by_reason: BTreeMap<String, usize>,
 }
 
@@ -241,6 +243,8 @@ async fn check(sent: &[Sent], replies: Vec<Message>, store: &Store, tolerated: &
             faults.push(format!("{id} was answered {}, the journal has {stored:?}", other.json()));
         }
         summary.decided += usize::from(stored.is_some());
+        let shed = stored.is_none() && passing.first().is_some_and(|answer| answer.json()["reason"] == "system_unavailable");
+        summary.shed += usize::from(shed);
         for answer in &answers {
             let heard = answer.json()["reason"].as_str().map(str::to_owned);
             if heard.as_deref() != *reason && !heard.as_deref().is_some_and(|heard| tolerated.contains(&heard)) {
